@@ -1,0 +1,3 @@
+//! The `podium` binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Build, test, demo, bench and fixtures of Podium.
+
+fn main() {}
