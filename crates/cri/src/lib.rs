@@ -1,1 +1,3 @@
 //! The `cri` room.
+
+pub mod streaming;

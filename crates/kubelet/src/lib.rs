@@ -1,1 +1,3 @@
 //! The `kubelet` room.
+
+pub mod server;

@@ -1,0 +1,28 @@
+//! The node's HTTPS port (10250): what the API server asks of a node.
+//!
+//! Every request carries a client certificate of the cluster's CA whose name or group may use the port. Logs are
+//! read from the node's files; exec, attach and port-forward are passed byte for byte to the container runtime's
+//! streaming server.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+
+/// What the server asks of the kubelet proper.
+pub trait PodLookup: Send + Sync + 'static {
+    /// All pods of this node, each with the status that the kubelet knows now.
+    fn pods(&self) -> Vec<Arc<Pod>>;
+
+    /// One pod with the status that the kubelet knows now.
+    fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>>;
+
+    /// The sandbox of a pod that is running now.
+    fn sandbox_id(&self, pod_uid: &str) -> Option<String>;
+
+    /// The newest container of that name in a pod, as the runtime knows it (without `podium://`).
+    fn container_id(&self, pod_uid: &str, container: &str) -> Option<String>;
+
+    /// Resolves once this container no longer runs, at once if it does not run now.
+    fn ended(&self, container_id: &str) -> BoxFuture<'static, ()>;
+}
