@@ -1,0 +1,3 @@
+//! Measures the budgets of a cluster.
+
+fn main() {}

@@ -1,0 +1,284 @@
+//! Composes images from Debian packages: no registry is needed. Each becomes an OCI archive in `target/images`, made
+//! anew only when the packages it is made of have changed.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use flate2::{Compression, write::GzEncoder};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::system::{self, command, output, run};
+
+/// One image: the packages it is made of, what is laid over them, and its configuration.
+struct Recipe {
+    /// The file's name, without `.tar`.
+    name: &'static str,
+    /// The reference it is imported under.
+    reference: &'static str,
+    packages: &'static [&'static str],
+    files: &'static [(&'static str, &'static str)],
+    links: &'static [(&'static str, &'static str)],
+    command: &'static [&'static str],
+    /// Applets that busybox is linked under.
+    busybox: bool,
+}
+
+const PASSWD: (&str, &str) = (
+    "etc/passwd",
+    "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
+);
+const GROUP: (&str, &str) = ("etc/group", "root:x:0:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n");
+
+const NGINX_CONF: &str = "\
+worker_processes 1;
+error_log /dev/stderr notice;
+pid /run/nginx.pid;
+events { worker_connections 256; }
+http {
+    include /etc/nginx/mime.types;
+    access_log /dev/stdout;
+    server {
+        listen 80 default_server;
+        root /usr/share/nginx/html;
+        location / { index index.html; }
+        location /cache/ { root /; }
+    }
+}
+";
+
+const NGINX_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Welcome to nginx!</title></head><body><h1>Welcome to nginx!</h1></body></html>\n";
+
+const RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "nginx",
+        reference: "localhost/nginx:1",
+        packages: &["nginx", "nginx-common"],
+        files: &[
+            PASSWD,
+            GROUP,
+            ("etc/nginx/nginx.conf", NGINX_CONF),
+            ("usr/share/nginx/html/index.html", NGINX_PAGE),
+        ],
+        links: &[],
+        command: &["nginx", "-g", "daemon off;"],
+        busybox: false,
+    },
+    Recipe {
+        name: "busybox",
+        reference: "localhost/busybox:1",
+        packages: &["busybox-static"],
+        files: &[PASSWD, GROUP],
+        links: &[],
+        command: &["sh"],
+        busybox: true,
+    },
+];
+
+/// Composes every image; gives the archives' paths.
+pub fn all() -> Result<Vec<PathBuf>> {
+    system::refresh_package_lists()?;
+    RECIPES
+        .iter()
+        .map(|recipe| compose(recipe).with_context(|| format!("image {}", recipe.reference)))
+        .collect()
+}
+
+fn compose(recipe: &Recipe) -> Result<PathBuf> {
+    let dir = system::target().join("images");
+    fs::create_dir_all(&dir)?;
+    let archive = dir.join(format!("{}.tar", recipe.name));
+    let packages = closure(recipe.packages)?;
+    // What the image is made of names it: same packages, same recipe, same image.
+    let made_of = format!("{packages:?}{:?}{:?}{:?}", recipe.files, recipe.links, recipe.command);
+    let stamp = dir.join(format!("{}.made-of", recipe.name));
+    if archive.exists() && fs::read_to_string(&stamp).is_ok_and(|old| old == made_of) {
+        return Ok(archive);
+    }
+    let work = dir.join(format!("{}.work", recipe.name));
+    let _ = fs::remove_dir_all(&work);
+    let root = work.join("root");
+    for directory in [
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib",
+        "usr/lib64",
+        "etc",
+        "tmp",
+        "run",
+        "root",
+        "proc",
+        "sys",
+        "dev",
+        "var/log",
+    ] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    for merged in ["bin", "sbin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{merged}"), root.join(merged))?;
+    }
+    unpack(&packages, &work, &root)?;
+    for (path, text) in recipe.files {
+        let path = root.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, text)?;
+    }
+    for (path, to) in recipe.links {
+        std::os::unix::fs::symlink(to, root.join(path))?;
+    }
+    if recipe.busybox {
+        link_applets(&root)?;
+    }
+    fs::create_dir_all(root.join("var/log/nginx"))?;
+    fs::create_dir_all(root.join("var/lib/nginx"))?;
+    write_oci_archive(recipe, &root, &archive)?;
+    fs::remove_dir_all(&work)?;
+    fs::write(stamp, made_of)?;
+    Ok(archive)
+}
+
+/// The packages and the libraries they need, each as `name=version`.
+fn closure(seeds: &[&str]) -> Result<Vec<String>> {
+    let mut names: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+    let mut next = 0;
+    while let Some(name) = names.get(next).cloned() {
+        next += 1;
+        let depends = output(command("apt-cache").args([
+            "depends",
+            "--important",
+            "--no-pre-depends",
+            "--no-conflicts",
+            "--no-breaks",
+            "--no-replaces",
+            "--no-enhances",
+            &name,
+        ]))?;
+        for line in depends.lines() {
+            let Some(on) = line.trim().strip_prefix("Depends: ") else {
+                continue;
+            };
+            // Only what is linked: no scripts' interpreters, no configuration tools, no other programs.
+            let library = (on.starts_with("lib") && !on.contains("mod-") && !on.contains("perl")) || on == "zlib1g";
+            if library && !names.iter().any(|name| name == on) {
+                names.push(on.to_owned());
+            }
+        }
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            let policy = output(command("apt-cache").args(["policy", &name]))?;
+            let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+            let version = version.with_context(|| format!("package {name} is not to be had; apt-get update?"))?;
+            Ok(format!("{name}={version}"))
+        })
+        .collect()
+}
+
+fn unpack(packages: &[String], work: &Path, root: &Path) -> Result<()> {
+    let debs = work.join("debs");
+    fs::create_dir_all(&debs)?;
+    let mut apt = command("apt-get");
+    // apt's unprivileged download user may not write below a root-owned checkout.
+    apt.args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
+        .args(packages)
+        .current_dir(&debs);
+    run(&mut apt)?;
+    for deb in fs::read_dir(&debs)? {
+        let deb = deb?.path();
+        let script = r#"dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale -C "$2""#;
+        run(command("sh").args(["-c", script, "sh"]).arg(&deb).arg(root))?;
+    }
+    Ok(())
+}
+
+fn link_applets(root: &Path) -> Result<()> {
+    let busybox = root.join("usr/bin/busybox");
+    ensure!(busybox.exists(), "the package did not bring usr/bin/busybox");
+    for applet in output(command(&busybox).arg("--list"))?.lines() {
+        let path = root.join("usr/bin").join(applet);
+        if !path.exists() {
+            std::os::unix::fs::symlink("busybox", path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a one-layer image as an OCI image layout in a tar file. Times and owners are fixed, so that the same
+/// packages always make the same digests.
+fn write_oci_archive(recipe: &Recipe, root: &Path, archive: &Path) -> Result<()> {
+    let mut layer = tar::Builder::new(Vec::new());
+    layer.follow_symlinks(false);
+    layer.mode(tar::HeaderMode::Deterministic);
+    layer.append_dir_all(".", root)?;
+    let layer = layer.into_inner()?;
+    let diff_id = digest(&layer);
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&layer)?;
+    let layer = gzip.finish()?;
+
+    let config = to_bytes(&json!({
+        "architecture": architecture(), "os": "linux",
+        "config": {
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Cmd": recipe.command,
+        },
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created_by": format!("cargo xtask images: {}", recipe.packages.join(" "))}],
+    }))?;
+    let descriptor =
+        |media_type: &str, blob: &[u8]| json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()});
+    let manifest = to_bytes(&json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
+    }))?;
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["annotations"] =
+        json!({"org.opencontainers.image.ref.name": recipe.reference, "io.containerd.image.name": recipe.reference});
+    let index = to_bytes(
+        &json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}),
+    )?;
+
+    let temporary = archive.with_extension("tar.part");
+    let mut tar = tar::Builder::new(File::create(&temporary)?);
+    let mut add = |path: String, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, bytes)
+    };
+    add("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add("index.json".into(), &index)?;
+    for blob in [&manifest, &config, &layer] {
+        add(
+            format!("blobs/sha256/{}", digest(blob).trim_start_matches("sha256:")),
+            blob,
+        )?;
+    }
+    tar.into_inner()?.sync_all()?;
+    fs::rename(temporary, archive)?;
+    Ok(())
+}
+
+fn to_bytes(value: &Value) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(value)?)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// Go's name of this machine's architecture, as images carry it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask test`: everything that must hold before a change lands.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::system::{self, command, run};
+use crate::{build, images, rules, tools};
+
+/// What tests need beside the packages that building and running need.
+const PACKAGES: &[&str] = &["curl", "procps", "util-linux"];
+
+/// Options of `cargo xtask test`.
+#[derive(Args)]
+pub struct Options {
+    /// Only the end-to-end tests whose name contains this.
+    #[arg(long)]
+    e2e: Option<String>,
+}
+
+/// Runs every check in the order in which they fail fastest.
+fn everything() -> Result<()> {
+    step("format", || run(command("cargo").args(["fmt", "--all", "--check"])))?;
+    step("rules", rules::check)?;
+    step("clippy", || {
+        run(command("cargo").args([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
+    step("unit tests", || {
+        run(command("cargo").args(["test", "--workspace", "--exclude", "tests", "--locked", "--quiet"]))
+    })?;
+    end_to_end(None)
+}
+
+/// `cargo xtask test`.
+pub fn main(options: &Options) -> Result<()> {
+    step("packages", || {
+        system::install(build::PACKAGES)?;
+        system::install(build::NODE_PACKAGES)?;
+        system::install(PACKAGES)
+    })?;
+    match &options.e2e {
+        Some(name) => end_to_end(Some(name)),
+        None => everything(),
+    }
+}
+
+fn end_to_end(name: Option<&str>) -> Result<()> {
+    step("images", || images::all().map(drop))?;
+    step("tools", || tools::all().map(drop))?;
+    step("binary", || {
+        run(command("cargo").args(["build", "--quiet", "--package", "podium", "--locked"]))
+    })?;
+    step("end-to-end tests", || {
+        let mut cargo = command("cargo");
+        cargo.args(["test", "--package", "tests", "--locked"]).args(name);
+        cargo.env("PODIUM_TARGET", system::target());
+        // Two clusters at a time: each has a server, a node and its pods, and the machine may have two cores.
+        run(cargo.args(["--", "--test-threads", "2"]))
+    })
+}
+
+fn step(name: &str, action: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("==> {name}");
+    let start = Instant::now();
+    action()?;
+    eprintln!("    {name}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
