@@ -73,17 +73,10 @@ impl SessionError {
 #[async_trait]
 pub trait StreamingRuntime: Send + Sync + 'static {
     /// Runs `command` in a running container until it exits; its exit code.
-    async fn exec(
-        &self,
-        container_id: &str,
-        command: &[String],
-        tty: bool,
-        stdio: Stdio,
-    ) -> Result<i32, SessionError>;
+    async fn exec(&self, container_id: &str, command: &[String], tty: bool, stdio: Stdio) -> Result<i32, SessionError>;
 
     /// Joins a container's main process to `stdio` until the process or the client ends.
-    async fn attach(&self, container_id: &str, tty: bool, stdio: Stdio)
-    -> Result<(), SessionError>;
+    async fn attach(&self, container_id: &str, tty: bool, stdio: Stdio) -> Result<(), SessionError>;
 
     /// Connects to `port` on the loopback of a sandbox's network and passes bytes until either side ends.
     async fn port_forward(
