@@ -85,11 +85,7 @@ impl Entry {
     /// leaves what the watcher sees.
     pub fn at(&self, revision: Revision) -> Entry {
         let value = match self.stamp {
-            Some(at) => fill(
-                &self.value[..at],
-                revision,
-                &self.value[at + digits(self.revision)..],
-            ),
+            Some(at) => fill(&self.value[..at], revision, &self.value[at + digits(self.revision)..]),
             None => self.value.clone(),
         };
         Entry {
@@ -107,10 +103,7 @@ impl Entry {
     /// One store has one kind of facets: a second type is derived anew on every call.
     pub fn facets<T: Any + Send + Sync>(&self, derive: impl FnOnce(&Entry) -> T) -> Arc<T> {
         if let Some(kept) = self.facets.get() {
-            return kept
-                .clone()
-                .downcast()
-                .unwrap_or_else(|_| Arc::new(derive(self)));
+            return kept.clone().downcast().unwrap_or_else(|_| Arc::new(derive(self)));
         }
         let derived = Arc::new(derive(self));
         // Two readers may both have come here first; either one's facets will do.
@@ -158,12 +151,7 @@ mod tests {
         for (bytes, stamp, revision, shown) in [
             ("{\"rv\":\"\"}", Some(7), 1, "{\"rv\":\"1\"}"),
             ("{\"rv\":\"\"}", Some(7), 10, "{\"rv\":\"10\"}"),
-            (
-                "{\"rv\":\"\"}",
-                Some(7),
-                u64::MAX,
-                "{\"rv\":\"18446744073709551615\"}",
-            ),
+            ("{\"rv\":\"\"}", Some(7), u64::MAX, "{\"rv\":\"18446744073709551615\"}"),
             ("", Some(0), 0, "0"),
             ("x", Some(1), 99, "x99"),
             ("x", None, 99, "x"),
@@ -174,11 +162,7 @@ mod tests {
             };
             let entry = Entry::new("k".into(), revision, 1, value);
             assert_eq!(entry.value, shown);
-            assert_eq!(
-                entry.at(revision).value,
-                shown,
-                "putting the same revision in again"
-            );
+            assert_eq!(entry.at(revision).value, shown, "putting the same revision in again");
         }
     }
 
@@ -199,10 +183,7 @@ mod tests {
         let error = Value::stamped("abc", 4)
             .check("k")
             .expect_err("4 is past the end of 3 bytes");
-        assert_eq!(
-            error.to_string(),
-            "value of \"k\": stamp 4 lies outside its 3 bytes"
-        );
+        assert_eq!(error.to_string(), "value of \"k\": stamp 4 lies outside its 3 bytes");
     }
 
     #[test]
