@@ -58,10 +58,7 @@ impl Error {
 
     /// The runtime does not have this call, named as in the service: `CheckpointContainer`.
     pub fn unimplemented(call: &str) -> Self {
-        Self::new(
-            Code::Unimplemented,
-            format!("method {call} not implemented"),
-        )
+        Self::new(Code::Unimplemented, format!("method {call} not implemented"))
     }
 
     /// Whether the object asked for does not exist, which a caller that removes takes for success.

@@ -19,28 +19,15 @@ pub trait RuntimeService: Send + Sync + 'static {
     async fn version(&self, request: VersionRequest) -> Result<VersionResponse>;
 
     /// Creates and starts a sandbox; it is ready when this returns.
-    async fn run_pod_sandbox(&self, request: RunPodSandboxRequest)
-    -> Result<RunPodSandboxResponse>;
+    async fn run_pod_sandbox(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse>;
     /// Ends every process of a sandbox and frees its network. Idempotent.
-    async fn stop_pod_sandbox(
-        &self,
-        request: StopPodSandboxRequest,
-    ) -> Result<StopPodSandboxResponse>;
+    async fn stop_pod_sandbox(&self, request: StopPodSandboxRequest) -> Result<StopPodSandboxResponse>;
     /// Stops a sandbox if need be and forgets it with its containers. Idempotent.
-    async fn remove_pod_sandbox(
-        &self,
-        request: RemovePodSandboxRequest,
-    ) -> Result<RemovePodSandboxResponse>;
+    async fn remove_pod_sandbox(&self, request: RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse>;
     /// State of one sandbox; `NotFound` when there is none.
-    async fn pod_sandbox_status(
-        &self,
-        request: PodSandboxStatusRequest,
-    ) -> Result<PodSandboxStatusResponse>;
+    async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse>;
     /// Sandboxes that match the filter.
-    async fn list_pod_sandbox(
-        &self,
-        request: ListPodSandboxRequest,
-    ) -> Result<ListPodSandboxResponse>;
+    async fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse>;
     /// Tells the sandbox the resources of its whole pod, after its cgroup has them.
     async fn update_pod_sandbox_resources(
         &self,
@@ -50,47 +37,26 @@ pub trait RuntimeService: Send + Sync + 'static {
     }
 
     /// Creates a container in a sandbox, without starting it.
-    async fn create_container(
-        &self,
-        request: CreateContainerRequest,
-    ) -> Result<CreateContainerResponse>;
+    async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse>;
     /// Starts a created container.
-    async fn start_container(
-        &self,
-        request: StartContainerRequest,
-    ) -> Result<StartContainerResponse>;
+    async fn start_container(&self, request: StartContainerRequest) -> Result<StartContainerResponse>;
     /// Ends a container: its stop signal, then SIGKILL after the timeout in seconds. Idempotent.
     async fn stop_container(&self, request: StopContainerRequest) -> Result<StopContainerResponse>;
     /// Forgets a container, ending it by force if it runs. Idempotent.
-    async fn remove_container(
-        &self,
-        request: RemoveContainerRequest,
-    ) -> Result<RemoveContainerResponse>;
+    async fn remove_container(&self, request: RemoveContainerRequest) -> Result<RemoveContainerResponse>;
     /// Containers that match the filter.
-    async fn list_containers(
-        &self,
-        request: ListContainersRequest,
-    ) -> Result<ListContainersResponse>;
+    async fn list_containers(&self, request: ListContainersRequest) -> Result<ListContainersResponse>;
     /// State of one container; `NotFound` when there is none.
-    async fn container_status(
-        &self,
-        request: ContainerStatusRequest,
-    ) -> Result<ContainerStatusResponse>;
+    async fn container_status(&self, request: ContainerStatusRequest) -> Result<ContainerStatusResponse>;
     /// Changes the resources of a container, all of them or none.
     async fn update_container_resources(
         &self,
         request: UpdateContainerResourcesRequest,
     ) -> Result<UpdateContainerResourcesResponse>;
     /// Closes the log file of a container and opens its path anew, after a rotation.
-    async fn reopen_container_log(
-        &self,
-        request: ReopenContainerLogRequest,
-    ) -> Result<ReopenContainerLogResponse>;
+    async fn reopen_container_log(&self, request: ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse>;
     /// Writes a container's state into an archive.
-    async fn checkpoint_container(
-        &self,
-        _request: CheckpointContainerRequest,
-    ) -> Result<CheckpointContainerResponse> {
+    async fn checkpoint_container(&self, _request: CheckpointContainerRequest) -> Result<CheckpointContainerResponse> {
         Err(Error::unimplemented("CheckpointContainer"))
     }
 
@@ -104,25 +70,13 @@ pub trait RuntimeService: Send + Sync + 'static {
     async fn port_forward(&self, request: PortForwardRequest) -> Result<PortForwardResponse>;
 
     /// Usage of one container.
-    async fn container_stats(
-        &self,
-        request: ContainerStatsRequest,
-    ) -> Result<ContainerStatsResponse>;
+    async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse>;
     /// Usage of the running containers that match the filter.
-    async fn list_container_stats(
-        &self,
-        request: ListContainerStatsRequest,
-    ) -> Result<ListContainerStatsResponse>;
+    async fn list_container_stats(&self, request: ListContainerStatsRequest) -> Result<ListContainerStatsResponse>;
     /// Usage of one sandbox with its containers.
-    async fn pod_sandbox_stats(
-        &self,
-        request: PodSandboxStatsRequest,
-    ) -> Result<PodSandboxStatsResponse>;
+    async fn pod_sandbox_stats(&self, request: PodSandboxStatsRequest) -> Result<PodSandboxStatsResponse>;
     /// Usage of the sandboxes that match the filter.
-    async fn list_pod_sandbox_stats(
-        &self,
-        request: ListPodSandboxStatsRequest,
-    ) -> Result<ListPodSandboxStatsResponse>;
+    async fn list_pod_sandbox_stats(&self, request: ListPodSandboxStatsRequest) -> Result<ListPodSandboxStatsResponse>;
     /// Describes the metrics of [`Self::list_pod_sandbox_metrics`].
     async fn list_metric_descriptors(
         &self,
@@ -139,10 +93,7 @@ pub trait RuntimeService: Send + Sync + 'static {
     }
 
     /// Takes settings of the kubelet: the node's pod CIDR.
-    async fn update_runtime_config(
-        &self,
-        request: UpdateRuntimeConfigRequest,
-    ) -> Result<UpdateRuntimeConfigResponse>;
+    async fn update_runtime_config(&self, request: UpdateRuntimeConfigRequest) -> Result<UpdateRuntimeConfigResponse>;
     /// Settings that the kubelet should follow: the cgroup driver.
     async fn runtime_config(&self, request: RuntimeConfigRequest) -> Result<RuntimeConfigResponse>;
     /// Conditions `RuntimeReady` and `NetworkReady`, and the features of the runtime.

@@ -101,18 +101,12 @@ async fn round_trip() {
     let shutdown = async { stopped.await.unwrap_or_default() };
     let server = cri::grpc::serve(&socket, Arc::new(Echo), Arc::new(Echo), shutdown).unwrap();
     let server = tokio::spawn(server);
-    assert_eq!(
-        socket.metadata().unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let busy = cri::grpc::serve(&socket, Arc::new(Echo), Arc::new(Echo), async {})
         .err()
         .unwrap();
     assert_eq!(busy.code, Code::Unavailable);
-    assert!(
-        busy.message.contains("another server is listening there"),
-        "{busy}"
-    );
+    assert!(busy.message.contains("another server is listening there"), "{busy}");
 
     let client = cri::grpc::connect(&format!("unix://{}", socket.display()))
         .await
@@ -135,10 +129,7 @@ async fn round_trip() {
         config: Some(config),
         ..Default::default()
     };
-    assert_eq!(
-        client.run_pod_sandbox(run).await.unwrap().pod_sandbox_id,
-        "u1"
-    );
+    assert_eq!(client.run_pod_sandbox(run).await.unwrap().pod_sandbox_id, "u1");
 
     let missing = client
         .container_status(ContainerStatusRequest {
@@ -148,26 +139,14 @@ async fn round_trip() {
         .await
         .unwrap_err();
     assert!(missing.is_not_found());
-    assert_eq!(
-        missing.to_string(),
-        "rpc error: code = NotFound desc = no container c9"
-    );
-    let absent = client
-        .checkpoint_container(Default::default())
-        .await
-        .unwrap_err();
+    assert_eq!(missing.to_string(), "rpc error: code = NotFound desc = no container c9");
+    let absent = client.checkpoint_container(Default::default()).await.unwrap_err();
     assert_eq!(absent.code, Code::Unimplemented);
 
-    let mut events = client
-        .get_container_events(GetEventsRequest {})
-        .await
-        .unwrap();
+    let mut events = client.get_container_events(GetEventsRequest {}).await.unwrap();
     assert_eq!(events.next().await.unwrap().unwrap().created_at, 1);
     assert_eq!(events.next().await.unwrap().unwrap().created_at, 2);
-    assert_eq!(
-        events.next().await.unwrap().unwrap_err(),
-        Error::internal("shim gone")
-    );
+    assert_eq!(events.next().await.unwrap().unwrap_err(), Error::internal("shim gone"));
 
     let spec = ImageSpec {
         image: "busybox".into(),
@@ -178,10 +157,7 @@ async fn round_trip() {
         ..Default::default()
     };
     assert_eq!(client.pull_image(pull).await.unwrap().image_ref, "busybox");
-    assert_eq!(
-        client.image_status(Default::default()).await.unwrap().image,
-        None
-    );
+    assert_eq!(client.image_status(Default::default()).await.unwrap().image, None);
 
     assert_eq!(
         streamed_ids(&socket).await,
@@ -193,10 +169,7 @@ async fn round_trip() {
     server.await.unwrap().unwrap();
     assert!(!socket.exists());
     assert_eq!(
-        cri::grpc::connect(socket.to_str().unwrap())
-            .await
-            .unwrap_err()
-            .code,
+        cri::grpc::connect(socket.to_str().unwrap()).await.unwrap_err().code,
         Code::Unavailable
     );
 }
@@ -242,8 +215,5 @@ fn credentials_do_not_print() {
             ..Default::default()
         }
     );
-    assert!(
-        printed.contains("ada") && !printed.contains("secret"),
-        "{printed}"
-    );
+    assert!(printed.contains("ada") && !printed.contains("secret"), "{printed}");
 }

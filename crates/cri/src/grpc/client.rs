@@ -33,8 +33,7 @@ pub async fn connect(endpoint: &str) -> Result<Client> {
         }))
         .await
         .map_err(|error| {
-            let cause = std::error::Error::source(&error)
-                .map_or_else(|| error.to_string(), ToString::to_string);
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             Error::new(
                 Code::Unavailable,
                 format!("connect to the container runtime at {endpoint:?}: {cause}"),

@@ -37,15 +37,8 @@ pub fn serve<F>(
 where
     F: Future<Output = ()> + Send,
 {
-    let failed = |error: io::Error| {
-        Error::new(
-            Code::Unavailable,
-            format!("listen on {}: {error}", path.display()),
-        )
-    };
-    let listener = bind(path)
-        .and_then(UnixListener::from_std)
-        .map_err(failed)?;
+    let failed = |error: io::Error| Error::new(Code::Unavailable, format!("listen on {}: {error}", path.display()));
+    let listener = bind(path).and_then(UnixListener::from_std).map_err(failed)?;
     let socket = Socket(path.to_owned());
     let router = Server::builder()
         .add_service(
