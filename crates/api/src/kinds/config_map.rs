@@ -1,0 +1,134 @@
+//! ConfigMap: the plain kind. It has no status and no defaults; once immutable, its data cannot change.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::Value;
+
+use crate::catalogue::{ALL_VERBS, Resource};
+use crate::field::{FieldError, Path};
+use crate::meta::names;
+use crate::strategy::{Typed, TypedStrategy};
+use crate::table::{AGE, Column, NAME, age};
+
+const SCHEMA: &str = "io.k8s.api.core.v1.ConfigMap";
+
+/// `configmaps`
+pub static RESOURCE: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "ConfigMap",
+    list_kind: "ConfigMapList",
+    plural: "configmaps",
+    singular: "configmap",
+    short_names: &["cm"],
+    categories: &[],
+    namespaced: true,
+    verbs: ALL_VERBS,
+    subresources: &[],
+    storage: "configmaps",
+    schema: SCHEMA,
+    strategy: &Typed::new(ConfigMaps, SCHEMA),
+};
+
+/// The most bytes that the keys and values of a ConfigMap or Secret may have together.
+pub(crate) const MAX_DATA_BYTES: usize = 1024 * 1024;
+
+struct ConfigMaps;
+
+impl TypedStrategy for ConfigMaps {
+    type Object = ConfigMap;
+
+    fn validate_create(&self, map: &ConfigMap) -> Vec<FieldError> {
+        validate(map)
+    }
+
+    fn validate_update(
+        &self,
+        _subresource: Option<&str>,
+        new: &ConfigMap,
+        old: &ConfigMap,
+    ) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if old.immutable == Some(true) {
+            let unchangeable = "field is immutable when `immutable` is set";
+            if new.immutable != Some(true) {
+                errors.push(FieldError::forbidden(&Path::new("immutable"), unchangeable));
+            }
+            if !same(&new.data, &old.data) {
+                errors.push(FieldError::forbidden(&Path::new("data"), unchangeable));
+            }
+            if !same(&new.binary_data, &old.binary_data) {
+                errors.push(FieldError::forbidden(
+                    &Path::new("binaryData"),
+                    unchangeable,
+                ));
+            }
+        }
+        errors.extend(validate(new));
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME,
+            Column::new(
+                "Data",
+                "string",
+                "Data contains the configuration data. Each key must consist of alphanumeric characters, '-', '_' or '.'. Values with non-UTF-8 byte sequences must use the BinaryData field. The keys stored in Data must not overlap with the keys in the BinaryData field, this is enforced during validation process.",
+            ),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, map: &ConfigMap, now: Timestamp) -> Vec<Value> {
+        let count = map.data.as_ref().map_or(0, BTreeMap::len)
+            + map.binary_data.as_ref().map_or(0, BTreeMap::len);
+        vec![
+            map.metadata.name.as_deref().unwrap_or_default().into(),
+            count.into(),
+            age(map.metadata.creation_timestamp.as_ref().map(|t| t.0), now).into(),
+        ]
+    }
+}
+
+/// Whether two maps are the same to a client, to whom an empty one and none are one thing.
+pub(crate) fn same<V: PartialEq>(
+    a: &Option<BTreeMap<String, V>>,
+    b: &Option<BTreeMap<String, V>>,
+) -> bool {
+    a.iter().flatten().eq(b.iter().flatten())
+}
+
+fn validate(map: &ConfigMap) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut bytes = 0;
+    let data = Path::new("data");
+    for (key, value) in map.data.iter().flatten() {
+        names::config_map_key(key, &data.key(key), &mut errors);
+        if map
+            .binary_data
+            .as_ref()
+            .is_some_and(|binary| binary.contains_key(key))
+        {
+            errors.push(FieldError::invalid(
+                &data.key(key),
+                key,
+                "duplicate of key present in binaryData",
+            ));
+        }
+        bytes += value.len();
+    }
+    let binary = Path::new("binaryData");
+    for (key, value) in map.binary_data.iter().flatten() {
+        names::config_map_key(key, &binary.key(key), &mut errors);
+        bytes += value.0.len();
+    }
+    if bytes > MAX_DATA_BYTES {
+        // Upstream's path is the empty one here.
+        errors.push(FieldError::too_long(&Path::new(""), MAX_DATA_BYTES));
+    }
+    errors
+}
