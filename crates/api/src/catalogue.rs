@@ -120,9 +120,7 @@ impl Resource {
 
     /// The subresource of that name.
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
-        self.subresources
-            .iter()
-            .find(|subresource| subresource.name == name)
+        self.subresources.iter().find(|subresource| subresource.name == name)
     }
 
     /// Whether the resource has the verb.
@@ -158,26 +156,25 @@ impl Catalogue {
 
     /// The resource served at a path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-        self.resources.iter().copied().find(|resource| {
-            resource.plural == plural && resource.group == group && resource.version == version
-        })
+        self.resources
+            .iter()
+            .copied()
+            .find(|resource| resource.plural == plural && resource.group == group && resource.version == version)
     }
 
     /// The resource whose objects are of a kind.
     pub fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-        self.resources.iter().copied().find(|resource| {
-            resource.kind == kind && resource.group == group && resource.version == version
-        })
+        self.resources
+            .iter()
+            .copied()
+            .find(|resource| resource.kind == kind && resource.group == group && resource.version == version)
     }
 
     /// The groups and, for each, its versions, in the order of preference: core first.
     pub fn groups(&self) -> Vec<(&'static str, Vec<&'static str>)> {
         let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
         for resource in &self.resources {
-            match groups
-                .iter_mut()
-                .find(|(group, _)| *group == resource.group)
-            {
+            match groups.iter_mut().find(|(group, _)| *group == resource.group) {
                 Some((_, versions)) if versions.contains(&resource.version) => {}
                 Some((_, versions)) => versions.push(resource.version),
                 None => groups.push((resource.group, vec![resource.version])),

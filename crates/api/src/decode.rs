@@ -36,27 +36,16 @@ pub struct Decoded {
 }
 
 /// Reads an object of type `T` from a request body.
-pub fn body<T: Kind>(
-    body: &[u8],
-    format: Format,
-    _validation: FieldValidation,
-) -> Result<(T, Vec<String>), Status> {
+pub fn body<T: Kind>(body: &[u8], format: Format, _validation: FieldValidation) -> Result<(T, Vec<String>), Status> {
     let value: Value = match format {
-        Format::Json => {
-            serde_json::from_slice(body).map_err(|e| status::bad_request(e.to_string()))?
-        }
-        Format::Yaml => {
-            serde_yaml_ng::from_slice(body).map_err(|e| status::bad_request(e.to_string()))?
-        }
+        Format::Json => serde_json::from_slice(body).map_err(|e| status::bad_request(e.to_string()))?,
+        Format::Yaml => serde_yaml_ng::from_slice(body).map_err(|e| status::bad_request(e.to_string()))?,
     };
     value_as(value, _validation)
 }
 
 /// Reads an object of type `T` from a JSON value, for example the result of a patch.
-pub fn value_as<T: Kind>(
-    value: Value,
-    _validation: FieldValidation,
-) -> Result<(T, Vec<String>), Status> {
+pub fn value_as<T: Kind>(value: Value, _validation: FieldValidation) -> Result<(T, Vec<String>), Status> {
     let object = serde_json::from_value(value).map_err(|e| status::bad_request(e.to_string()))?;
     Ok((object, Vec::new()))
 }

@@ -133,10 +133,7 @@ impl FieldErrorKind {
 
     /// Whether the message quotes the value.
     const fn quotes_value(self) -> bool {
-        !matches!(
-            self,
-            Self::Required | Self::Forbidden | Self::TooLong | Self::Internal
-        )
+        !matches!(self, Self::Required | Self::Forbidden | Self::TooLong | Self::Internal)
     }
 }
 
@@ -170,12 +167,7 @@ impl FieldError {
 
     /// The field has to be set; `detail` may be empty.
     pub fn required(path: &Path<'_>, detail: impl Into<String>) -> Self {
-        Self::new(
-            FieldErrorKind::Required,
-            path,
-            Value::String(String::new()),
-            detail,
-        )
+        Self::new(FieldErrorKind::Required, path, Value::String(String::new()), detail)
     }
 
     /// The value is there twice.
@@ -200,12 +192,7 @@ impl FieldError {
 
     /// The field may not be set or changed here.
     pub fn forbidden(path: &Path<'_>, detail: impl Into<String>) -> Self {
-        Self::new(
-            FieldErrorKind::Forbidden,
-            path,
-            Value::String(String::new()),
-            detail,
-        )
+        Self::new(FieldErrorKind::Forbidden, path, Value::String(String::new()), detail)
     }
 
     /// The value has more than `max` bytes.
@@ -280,9 +267,7 @@ pub fn quote(s: &str) -> String {
             '\u{8}' => out.push_str("\\b"),
             '\u{b}' => out.push_str("\\v"),
             '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || c == '\u{7f}' => {
-                out.push_str(&format!("\\x{:02x}", c as u32))
-            }
+            c if (c as u32) < 0x20 || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", c as u32)),
             c => out.push(c),
         }
     }

@@ -44,11 +44,7 @@ pub fn before_update(
     new: &mut dyn Object,
     old: &dyn Object,
 ) -> Result<(), Status> {
-    meta::match_namespace(
-        resource,
-        new.metadata_mut(),
-        old.metadata().namespace.as_deref(),
-    )?;
+    meta::match_namespace(resource, new.metadata_mut(), old.metadata().namespace.as_deref())?;
     meta::prepare_update(new.metadata_mut(), old.metadata());
     resource.strategy.prepare_update(subresource, new, old);
     let mut errors = meta::validate_update(new.metadata(), old.metadata(), &Path::new("metadata"));

@@ -106,8 +106,7 @@ pub trait Object: Debug + Send + Sync + 'static {
 
 /// Stands for the revision while an object is serialised, so that its place can be found in one scan. It
 /// is random for each process: nobody can send a value that is mistaken for it.
-static SENTINEL: LazyLock<String> =
-    LazyLock::new(|| format!("\u{1}{}", uuid::Uuid::new_v4().simple()));
+static SENTINEL: LazyLock<String> = LazyLock::new(|| format!("\u{1}{}", uuid::Uuid::new_v4().simple()));
 
 /// How the sentinel looks once it is JSON.
 static NEEDLE: LazyLock<Vec<u8>> =
@@ -125,27 +124,18 @@ impl<T: Kind> Object for T {
     }
 
     fn encode(&mut self) -> Result<Encoded, EncodeError> {
-        let version = Object::metadata_mut(self)
-            .resource_version
-            .replace(SENTINEL.clone());
+        let version = Object::metadata_mut(self).resource_version.replace(SENTINEL.clone());
         let encoded = serde_json::to_vec(self);
         Object::metadata_mut(self).resource_version = version;
-        let mut bytes = encoded.map_err(|source| EncodeError::Json {
-            kind: T::KIND,
-            source,
-        })?;
-        let at = memchr::memmem::find(&bytes, &NEEDLE)
-            .ok_or(EncodeError::NoMetadata { kind: T::KIND })?;
+        let mut bytes = encoded.map_err(|source| EncodeError::Json { kind: T::KIND, source })?;
+        let at = memchr::memmem::find(&bytes, &NEEDLE).ok_or(EncodeError::NoMetadata { kind: T::KIND })?;
         let stamp = at + BEFORE_DIGITS;
         bytes.drain(stamp..at + NEEDLE.len() - 1);
         Ok(Encoded { bytes, stamp })
     }
 
     fn to_value(&self) -> Result<Value, EncodeError> {
-        serde_json::to_value(self).map_err(|source| EncodeError::Json {
-            kind: T::KIND,
-            source,
-        })
+        serde_json::to_value(self).map_err(|source| EncodeError::Json { kind: T::KIND, source })
     }
 
     fn clone_object(&self) -> Box<dyn Object> {
@@ -153,10 +143,7 @@ impl<T: Kind> Object for T {
     }
 
     fn equals(&self, other: &dyn Object) -> bool {
-        other
-            .as_any()
-            .downcast_ref::<T>()
-            .is_some_and(|other| self == other)
+        other.as_any().downcast_ref::<T>().is_some_and(|other| self == other)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -30,10 +30,7 @@ impl Status {
 
     /// The HTTP status code.
     pub fn code(&self) -> u16 {
-        self.0
-            .code
-            .and_then(|code| u16::try_from(code).ok())
-            .unwrap_or(500)
+        self.0.code.and_then(|code| u16::try_from(code).ok()).unwrap_or(500)
     }
 
     /// The machine-readable reason, `NotFound` for example; empty when there is none.
@@ -48,10 +45,7 @@ impl Status {
 
     /// The seconds after which the client may try again, when it should.
     pub fn retry_after_seconds(&self) -> Option<i32> {
-        self.0
-            .details
-            .as_ref()
-            .and_then(|details| details.retry_after_seconds)
+        self.0.details.as_ref().and_then(|details| details.retry_after_seconds)
     }
 
     /// The object that is sent.
@@ -110,22 +104,14 @@ pub fn cause(reason: &str, message: impl Into<String>, field: &str) -> metav1::S
 
 /// 404: the object is not there.
 pub fn not_found(group: &str, resource: &str, name: &str) -> Status {
-    let message = format!(
-        "{} {} not found",
-        qualified(group, resource),
-        crate::field::quote(name)
-    );
+    let message = format!("{} {} not found", qualified(group, resource), crate::field::quote(name));
     Status::failure(404, "NotFound", message).with_details(details(group, resource, name))
 }
 
 /// 404: no such path is served.
 pub fn no_such_resource() -> Status {
-    Status::failure(
-        404,
-        "NotFound",
-        "the server could not find the requested resource",
-    )
-    .with_details(details("", "", ""))
+    Status::failure(404, "NotFound", "the server could not find the requested resource")
+        .with_details(details("", "", ""))
 }
 
 /// 409: an object of that name is there already.
@@ -139,12 +125,7 @@ pub fn already_exists(group: &str, resource: &str, name: &str) -> Status {
 }
 
 /// 409: a generated name was taken; the client may try again.
-pub fn generate_name_conflict(
-    group: &str,
-    resource: &str,
-    name: &str,
-    retry_after_seconds: i32,
-) -> Status {
+pub fn generate_name_conflict(group: &str, resource: &str, name: &str, retry_after_seconds: i32) -> Status {
     let message = format!(
         "{} {} already exists, the server was not able to generate a unique name for the object",
         qualified(group, resource),
@@ -185,29 +166,17 @@ pub fn too_old(requested: u64, oldest: u64) -> Status {
 }
 
 /// 504 with the cause and retry that clients know: the revision asked for has not been reached.
-pub fn too_large_resource_version(
-    requested: u64,
-    current: u64,
-    retry_after_seconds: i32,
-) -> Status {
+pub fn too_large_resource_version(requested: u64, current: u64, retry_after_seconds: i32) -> Status {
     let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
     let mut details = details("", "", "");
     details.retry_after_seconds = Some(retry_after_seconds);
-    details.causes = Some(vec![cause(
-        "ResourceVersionTooLarge",
-        "Too large resource version",
-        "",
-    )]);
+    details.causes = Some(vec![cause("ResourceVersionTooLarge", "Too large resource version", "")]);
     Status::failure(504, "Timeout", message).with_details(details)
 }
 
 /// 422: the object broke the rules of its kind.
 pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Status {
-    let prefix = format!(
-        "{} {} is invalid",
-        qualified(group, kind),
-        crate::field::quote(name)
-    );
+    let prefix = format!("{} {} is invalid", qualified(group, kind), crate::field::quote(name));
     let message = match errors {
         [] => prefix,
         [one] => format!("{prefix}: {one}"),
@@ -284,10 +253,7 @@ pub fn unsupported_method() -> Status {
 
 /// 406: none of the media types that the client accepts can be produced.
 pub fn not_acceptable(accepted: &[&str]) -> Status {
-    let message = format!(
-        "only the following media types are accepted: {}",
-        accepted.join(", ")
-    );
+    let message = format!("only the following media types are accepted: {}", accepted.join(", "));
     Status::failure(406, "NotAcceptable", message)
 }
 
@@ -326,12 +292,7 @@ pub fn internal(error: impl fmt::Display) -> Status {
     let error = error.to_string();
     let mut details = details("", "", "");
     details.causes = Some(vec![cause("", error.clone(), "")]);
-    Status::failure(
-        500,
-        "InternalError",
-        format!("Internal error occurred: {error}"),
-    )
-    .with_details(details)
+    Status::failure(500, "InternalError", format!("Internal error occurred: {error}")).with_details(details)
 }
 
 /// 503: the server cannot answer now.

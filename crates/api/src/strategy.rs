@@ -56,22 +56,12 @@ pub trait TypedStrategy: Send + Sync + 'static {
     }
 
     /// Puts back what an update of the object, or of one of its subresources, may not change.
-    fn prepare_update(
-        &self,
-        subresource: Option<&str>,
-        new: &mut Self::Object,
-        old: &Self::Object,
-    ) {
+    fn prepare_update(&self, subresource: Option<&str>, new: &mut Self::Object, old: &Self::Object) {
         let _ = (subresource, new, old);
     }
 
     /// Checks an update: the new object, and what may change from the old.
-    fn validate_update(
-        &self,
-        subresource: Option<&str>,
-        new: &Self::Object,
-        old: &Self::Object,
-    ) -> Vec<FieldError> {
+    fn validate_update(&self, subresource: Option<&str>, new: &Self::Object, old: &Self::Object) -> Vec<FieldError> {
         let _ = (subresource, new, old);
         Vec::new()
     }
@@ -130,11 +120,7 @@ pub trait TypedStrategy: Send + Sync + 'static {
     }
 
     /// As [`Self::decode`], from a JSON value.
-    fn decode_value(
-        &self,
-        value: Value,
-        validation: FieldValidation,
-    ) -> Result<(Self::Object, Vec<String>), Status> {
+    fn decode_value(&self, value: Value, validation: FieldValidation) -> Result<(Self::Object, Vec<String>), Status> {
         decode::value_as(value, validation)
     }
 
@@ -152,18 +138,10 @@ pub trait TypedStrategy: Send + Sync + 'static {
 
 /// The rules of one kind, for machinery that serves every kind. Objects passed in have to be of the
 /// strategy's type: they come from its own [`Strategy::decode`] and [`Strategy::load`].
-#[allow(
-    missing_docs,
-    reason = "each method is that of TypedStrategy, documented there"
-)]
+#[allow(missing_docs, reason = "each method is that of TypedStrategy, documented there")]
 pub trait Strategy: Send + Sync {
     fn name_rule(&self) -> NameRule;
-    fn decode(
-        &self,
-        body: &[u8],
-        format: Format,
-        validation: FieldValidation,
-    ) -> Result<Decoded, Status>;
+    fn decode(&self, body: &[u8], format: Format, validation: FieldValidation) -> Result<Decoded, Status>;
     fn decode_value(&self, value: Value, validation: FieldValidation) -> Result<Decoded, Status>;
     /// Reads bytes of the store, which were checked when they were written.
     fn load(&self, stored: &[u8]) -> Result<Box<dyn Object>, Status>;
@@ -173,12 +151,7 @@ pub trait Strategy: Send + Sync {
     fn prepare_create(&self, object: &mut dyn Object);
     fn validate_create(&self, object: &dyn Object) -> Vec<FieldError>;
     fn prepare_update(&self, subresource: Option<&str>, new: &mut dyn Object, old: &dyn Object);
-    fn validate_update(
-        &self,
-        subresource: Option<&str>,
-        new: &dyn Object,
-        old: &dyn Object,
-    ) -> Vec<FieldError>;
+    fn validate_update(&self, subresource: Option<&str>, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
     fn allow_create_on_update(&self) -> bool;
     fn allow_unconditional_update(&self) -> bool;
     fn graceful_deletion(&self, object: &dyn Object, options: &DeleteOptions) -> Grace;
@@ -228,12 +201,7 @@ impl<S: TypedStrategy> Strategy for Typed<S> {
         self.strategy.name_rule()
     }
 
-    fn decode(
-        &self,
-        body: &[u8],
-        format: Format,
-        validation: FieldValidation,
-    ) -> Result<Decoded, Status> {
+    fn decode(&self, body: &[u8], format: Format, validation: FieldValidation) -> Result<Decoded, Status> {
         let (object, warnings) = self.strategy.decode(body, format, validation)?;
         Ok(Decoded {
             object: Box::new(object),
@@ -275,18 +243,11 @@ impl<S: TypedStrategy> Strategy for Typed<S> {
     }
 
     fn prepare_update(&self, subresource: Option<&str>, new: &mut dyn Object, old: &dyn Object) {
-        self.strategy
-            .prepare_update(subresource, typed_mut(new), typed(old));
+        self.strategy.prepare_update(subresource, typed_mut(new), typed(old));
     }
 
-    fn validate_update(
-        &self,
-        subresource: Option<&str>,
-        new: &dyn Object,
-        old: &dyn Object,
-    ) -> Vec<FieldError> {
-        self.strategy
-            .validate_update(subresource, typed(new), typed(old))
+    fn validate_update(&self, subresource: Option<&str>, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {
+        self.strategy.validate_update(subresource, typed(new), typed(old))
     }
 
     fn allow_create_on_update(&self) -> bool {

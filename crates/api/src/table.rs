@@ -33,10 +33,7 @@ impl Column {
 
     /// The same column, shown only with `-o wide`.
     pub const fn wide(self) -> Self {
-        Column {
-            priority: 1,
-            ..self
-        }
+        Column { priority: 1, ..self }
     }
 }
 

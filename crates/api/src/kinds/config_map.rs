@@ -44,12 +44,7 @@ impl TypedStrategy for ConfigMaps {
         validate(map)
     }
 
-    fn validate_update(
-        &self,
-        _subresource: Option<&str>,
-        new: &ConfigMap,
-        old: &ConfigMap,
-    ) -> Vec<FieldError> {
+    fn validate_update(&self, _subresource: Option<&str>, new: &ConfigMap, old: &ConfigMap) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if old.immutable == Some(true) {
             let unchangeable = "field is immutable when `immutable` is set";
@@ -60,10 +55,7 @@ impl TypedStrategy for ConfigMaps {
                 errors.push(FieldError::forbidden(&Path::new("data"), unchangeable));
             }
             if !same(&new.binary_data, &old.binary_data) {
-                errors.push(FieldError::forbidden(
-                    &Path::new("binaryData"),
-                    unchangeable,
-                ));
+                errors.push(FieldError::forbidden(&Path::new("binaryData"), unchangeable));
             }
         }
         errors.extend(validate(new));
@@ -84,8 +76,7 @@ impl TypedStrategy for ConfigMaps {
     }
 
     fn row(&self, map: &ConfigMap, now: Timestamp) -> Vec<Value> {
-        let count = map.data.as_ref().map_or(0, BTreeMap::len)
-            + map.binary_data.as_ref().map_or(0, BTreeMap::len);
+        let count = map.data.as_ref().map_or(0, BTreeMap::len) + map.binary_data.as_ref().map_or(0, BTreeMap::len);
         vec![
             map.metadata.name.as_deref().unwrap_or_default().into(),
             count.into(),
@@ -95,10 +86,7 @@ impl TypedStrategy for ConfigMaps {
 }
 
 /// Whether two maps are the same to a client, to whom an empty one and none are one thing.
-pub(crate) fn same<V: PartialEq>(
-    a: &Option<BTreeMap<String, V>>,
-    b: &Option<BTreeMap<String, V>>,
-) -> bool {
+pub(crate) fn same<V: PartialEq>(a: &Option<BTreeMap<String, V>>, b: &Option<BTreeMap<String, V>>) -> bool {
     a.iter().flatten().eq(b.iter().flatten())
 }
 
@@ -108,11 +96,7 @@ fn validate(map: &ConfigMap) -> Vec<FieldError> {
     let data = Path::new("data");
     for (key, value) in map.data.iter().flatten() {
         names::config_map_key(key, &data.key(key), &mut errors);
-        if map
-            .binary_data
-            .as_ref()
-            .is_some_and(|binary| binary.contains_key(key))
-        {
+        if map.binary_data.as_ref().is_some_and(|binary| binary.contains_key(key)) {
             errors.push(FieldError::invalid(
                 &data.key(key),
                 key,

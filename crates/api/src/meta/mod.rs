@@ -47,11 +47,7 @@ pub fn time(now: Timestamp) -> Time {
 }
 
 /// Puts the namespace of the request into the object, or refuses an object of another one.
-pub fn match_namespace(
-    resource: &Resource,
-    meta: &mut ObjectMeta,
-    namespace: Option<&str>,
-) -> Result<(), Status> {
+pub fn match_namespace(resource: &Resource, meta: &mut ObjectMeta, namespace: Option<&str>) -> Result<(), Status> {
     match (
         resource.namespaced.then_some(namespace).flatten(),
         meta.namespace.as_deref(),
@@ -69,11 +65,7 @@ pub fn match_namespace(
 }
 
 /// Refuses an update whose body names another object than the request's path.
-pub fn match_name(
-    meta: &mut ObjectMeta,
-    name: &str,
-    namespace: Option<&str>,
-) -> Result<(), Status> {
+pub fn match_name(meta: &mut ObjectMeta, name: &str, namespace: Option<&str>) -> Result<(), Status> {
     match meta.name.as_deref().unwrap_or_default() {
         "" => {
             return Err(status::bad_request(format!(
@@ -88,11 +80,9 @@ pub fn match_name(
         _ => {}
     }
     match (meta.namespace.as_deref().unwrap_or_default(), namespace) {
-        (own, Some(namespace)) if !own.is_empty() && own != namespace => {
-            Err(status::bad_request(format!(
-                "the namespace of the object ({own}) does not match the namespace on the request ({namespace})"
-            )))
-        }
+        (own, Some(namespace)) if !own.is_empty() && own != namespace => Err(status::bad_request(format!(
+            "the namespace of the object ({own}) does not match the namespace on the request ({namespace})"
+        ))),
         _ => Ok(()),
     }
 }
@@ -108,10 +98,7 @@ pub fn prepare_create(meta: &mut ObjectMeta, now: Timestamp) {
     meta.self_link = None;
     meta.managed_fields = None;
     if meta.name.as_deref().is_none_or(str::is_empty)
-        && let Some(prefix) = meta
-            .generate_name
-            .as_deref()
-            .filter(|prefix| !prefix.is_empty())
+        && let Some(prefix) = meta.generate_name.as_deref().filter(|prefix| !prefix.is_empty())
     {
         meta.name = Some(generate_name(prefix));
     }

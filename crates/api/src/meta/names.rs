@@ -40,9 +40,7 @@ impl NameRule {
             NameRule::PathSegment => path_segment_prefix(prefix),
             // A dash is fine at the end of a prefix, though not of a name.
             _ => match prefix.strip_suffix('-') {
-                Some(rest) if rest.len() > 1 => {
-                    self.check(&format!("{}a", &rest[..rest.len() - last_len(rest)]))
-                }
+                Some(rest) if rest.len() > 1 => self.check(&format!("{}a", &rest[..rest.len() - last_len(rest)])),
                 _ => self.check(prefix),
             },
         }
@@ -161,7 +159,8 @@ fn is_word(s: &str) -> bool {
             .all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-const QUALIFIED: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const QUALIFIED: &str =
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const QUALIFIED_FORMAT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const QUALIFIED_EXAMPLES: &[&str] = &["MyName", "my.name", "123-abc"];
 
@@ -226,9 +225,7 @@ pub fn port_name(s: &str) -> Vec<String> {
         errors.push("must be no more than 15 characters".to_owned());
     }
     if !s.bytes().all(|b| lower_alphanumeric(b) || b == b'-') || s.is_empty() {
-        errors.push(
-            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
-        );
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
     }
     if !s.bytes().any(|b| b.is_ascii_lowercase()) {
         errors.push("must contain at least one letter (a-z)".to_owned());
@@ -347,9 +344,6 @@ mod tests {
         assert!(port_name("http-alt").is_empty());
         assert_eq!(port_name("123"), ["must contain at least one letter (a-z)"]);
         assert_eq!(port_name("a--b"), ["must not contain consecutive hyphens"]);
-        assert_eq!(
-            port_name("toolongportname1"),
-            ["must be no more than 15 characters"]
-        );
+        assert_eq!(port_name("toolongportname1"), ["must be no more than 15 characters"]);
     }
 }

@@ -14,24 +14,11 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
 
 /// Checks the metadata of a new object.
-pub fn validate_create(
-    meta: &ObjectMeta,
-    namespaced: bool,
-    rule: NameRule,
-    path: &Path<'_>,
-) -> Vec<FieldError> {
+pub fn validate_create(meta: &ObjectMeta, namespaced: bool, rule: NameRule, path: &Path<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if let Some(prefix) = meta
-        .generate_name
-        .as_deref()
-        .filter(|prefix| !prefix.is_empty())
-    {
+    if let Some(prefix) = meta.generate_name.as_deref().filter(|prefix| !prefix.is_empty()) {
         for message in rule.check_prefix(prefix) {
-            errors.push(FieldError::invalid(
-                &path.child("generateName"),
-                prefix,
-                message,
-            ));
+            errors.push(FieldError::invalid(&path.child("generateName"), prefix, message));
         }
     }
     match meta.name.as_deref().unwrap_or_default() {
@@ -50,11 +37,7 @@ pub fn validate_create(
         "" => {}
         namespace if namespaced => {
             for message in names::dns1123_label(namespace) {
-                errors.push(FieldError::invalid(
-                    &path.child("namespace"),
-                    namespace,
-                    message,
-                ));
+                errors.push(FieldError::invalid(&path.child("namespace"), namespace, message));
             }
         }
         _ => errors.push(FieldError::forbidden(
@@ -64,11 +47,7 @@ pub fn validate_create(
     }
     if let Some(generation) = meta.generation.filter(|generation| *generation < 0) {
         let detail = "must be greater than or equal to 0";
-        errors.push(FieldError::invalid(
-            &path.child("generation"),
-            generation,
-            detail,
-        ));
+        errors.push(FieldError::invalid(&path.child("generation"), generation, detail));
     }
     validate_changeable(meta, path, &mut errors);
     errors
@@ -103,16 +82,9 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, path: &Path<'_>) -> V
         ("namespace", &new.namespace, &old.namespace),
         ("uid", &new.uid, &old.uid),
     ] {
-        let (new, old) = (
-            new.as_deref().unwrap_or_default(),
-            old.as_deref().unwrap_or_default(),
-        );
+        let (new, old) = (new.as_deref().unwrap_or_default(), old.as_deref().unwrap_or_default());
         if new != old {
-            errors.push(FieldError::invalid(
-                &path.child(field),
-                new,
-                "field is immutable",
-            ));
+            errors.push(FieldError::invalid(&path.child(field), new, "field is immutable"));
         }
     }
     validate_changeable(new, path, &mut errors);
@@ -121,11 +93,7 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, path: &Path<'_>) -> V
 
 fn validate_changeable(meta: &ObjectMeta, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     validate_labels(meta.labels.as_ref(), &path.child("labels"), errors);
-    validate_annotations(
-        meta.annotations.as_ref(),
-        &path.child("annotations"),
-        errors,
-    );
+    validate_annotations(meta.annotations.as_ref(), &path.child("annotations"), errors);
     let owners = meta.owner_references.as_deref().unwrap_or_default();
     validate_owners(owners, &path.child("ownerReferences"), errors);
     validate_finalizers(
@@ -136,11 +104,7 @@ fn validate_changeable(meta: &ObjectMeta, path: &Path<'_>, errors: &mut Vec<Fiel
 }
 
 /// Checks the keys and values of labels.
-pub fn validate_labels(
-    labels: Option<&BTreeMap<String, String>>,
-    path: &Path<'_>,
-    errors: &mut Vec<FieldError>,
-) {
+pub fn validate_labels(labels: Option<&BTreeMap<String, String>>, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (key, value) in labels.into_iter().flatten() {
         errors.extend(
             names::qualified_name(key)
@@ -187,17 +151,9 @@ fn validate_owners(owners: &[OwnerReference], path: &Path<'_>, errors: &mut Vec<
                 "version must not be empty",
             ));
         }
-        for (field, value) in [
-            ("kind", &owner.kind),
-            ("name", &owner.name),
-            ("uid", &owner.uid),
-        ] {
+        for (field, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
             if value.is_empty() {
-                errors.push(FieldError::invalid(
-                    &path.child(field),
-                    value,
-                    "must not be empty",
-                ));
+                errors.push(FieldError::invalid(&path.child(field), value, "must not be empty"));
             }
         }
         if owner.api_version == "v1" && owner.kind == "Event" {
