@@ -1,0 +1,41 @@
+//! What the server is told at start.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use crate::Identity;
+
+/// A bearer token that never changes, and who it stands for.
+#[derive(Clone)]
+pub struct StaticToken {
+    /// The token as clients send it.
+    pub token: String,
+    /// The user whom it stands for.
+    pub identity: Identity,
+}
+
+impl std::fmt::Debug for StaticToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token stays out of every log.
+        f.debug_struct("StaticToken").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// What the server is told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The server's data; its certificates are in `pki` below it.
+    pub data_dir: PathBuf,
+    /// The name of the node that the server runs on.
+    pub node_name: String,
+    /// The addresses at which clients and pods reach the server; the first is the endpoint of the `kubernetes`
+    /// Service.
+    pub addresses: Vec<IpAddr>,
+    /// The port of `serve`'s listener, for the `kubernetes` Service's endpoint.
+    pub https_port: u16,
+    /// The range of Service addresses, such as `10.96.0.0/12`.
+    pub service_cidr: String,
+    /// The cluster's DNS domain, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Bearer tokens that never change.
+    pub tokens: Vec<StaticToken>,
+}
