@@ -50,7 +50,9 @@ impl Body {
                 let mut first = Bytes::new();
                 let mut rest = Vec::new();
                 while let Some(frame) = stream.frame().await {
-                    let Ok(data) = frame?.into_data() else { continue };
+                    let Ok(data) = frame?.into_data() else {
+                        continue;
+                    };
                     if first.len() + rest.len() + data.len() > limit {
                         return Ok(None);
                     }
@@ -92,7 +94,11 @@ impl fmt::Debug for Body {
 impl<T: Into<Bytes>> From<T> for Body {
     fn from(bytes: T) -> Self {
         let bytes = bytes.into();
-        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
+        Self(if bytes.is_empty() {
+            Kind::Empty
+        } else {
+            Kind::Full(bytes)
+        })
     }
 }
 

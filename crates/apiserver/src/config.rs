@@ -16,7 +16,9 @@ pub struct StaticToken {
 impl std::fmt::Debug for StaticToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The token stays out of every log.
-        f.debug_struct("StaticToken").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("StaticToken")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 

@@ -72,7 +72,9 @@ pub struct KeyedCertificate {
 impl std::fmt::Debug for KeyedCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The key stays out of every log.
-        f.debug_struct("KeyedCertificate").field("certificate_path", &self.certificate_path).finish_non_exhaustive()
+        f.debug_struct("KeyedCertificate")
+            .field("certificate_path", &self.certificate_path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,15 +93,31 @@ pub struct Names {
 
 impl Names {
     fn api_server(&self) -> Vec<String> {
-        let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from).into();
+        let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .map(String::from)
+            .into();
         names.push(format!("kubernetes.default.svc.{}", self.cluster_domain));
-        names.extend([String::from("localhost"), self.node_name.clone(), String::from("127.0.0.1"), String::from("::1")]);
-        names.extend(self.addresses.iter().chain(&self.service_address).map(ToString::to_string));
+        names.extend([
+            String::from("localhost"),
+            self.node_name.clone(),
+            String::from("127.0.0.1"),
+            String::from("::1"),
+        ]);
+        names.extend(
+            self.addresses
+                .iter()
+                .chain(&self.service_address)
+                .map(ToString::to_string),
+        );
         deduplicated(names)
     }
 
     fn kubelet(&self) -> Vec<String> {
-        let mut names = vec![self.node_name.clone(), String::from("localhost"), String::from("127.0.0.1")];
+        let mut names = vec![
+            self.node_name.clone(),
+            String::from("localhost"),
+            String::from("127.0.0.1"),
+        ];
         names.extend(self.addresses.iter().map(ToString::to_string));
         deduplicated(names)
     }
@@ -107,7 +125,10 @@ impl Names {
 
 fn deduplicated(names: Vec<String>) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
-    names.into_iter().filter(|name| seen.insert(name.clone())).collect()
+    names
+        .into_iter()
+        .filter(|name| seen.insert(name.clone()))
+        .collect()
 }
 
 /// The authority and all certificates of one server, loaded or made.
@@ -138,21 +159,49 @@ pub struct Pki {
 impl Pki {
     /// Loads the authority and its certificates from `dir`, making what is missing or no longer good.
     pub fn open(dir: &Path, names: &Names) -> Result<Self, PkiError> {
-        fs::create_dir_all(dir).map_err(|source| PkiError::Io { operation: "create", path: dir.to_owned(), source })?;
+        fs::create_dir_all(dir).map_err(|source| PkiError::Io {
+            operation: "create",
+            path: dir.to_owned(),
+            source,
+        })?;
         let authority = Authority::open(dir)?;
         let node_user = format!("system:node:{}", names.node_name);
         let server = |file, common_name, alternative_names| {
-            authority.issue(dir, &Profile { file, common_name, organization: None, alternative_names })
+            authority.issue(
+                dir,
+                &Profile {
+                    file,
+                    common_name,
+                    organization: None,
+                    alternative_names,
+                },
+            )
         };
         let client = |file, common_name, organization| {
-            authority.issue(dir, &Profile { file, common_name, organization, alternative_names: Vec::new() })
+            authority.issue(
+                dir,
+                &Profile {
+                    file,
+                    common_name,
+                    organization,
+                    alternative_names: Vec::new(),
+                },
+            )
         };
         Ok(Self {
             api_server: server("apiserver", "kube-apiserver", names.api_server())?,
             kubelet: server("kubelet", node_user.as_str(), names.kubelet())?,
-            kubelet_client: client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters"))?,
+            kubelet_client: client(
+                "apiserver-kubelet-client",
+                "kube-apiserver-kubelet-client",
+                Some("system:masters"),
+            )?,
             admin: client("admin", "kubernetes-admin", Some("system:masters"))?,
-            controller_manager: client("controller-manager", "system:kube-controller-manager", None)?,
+            controller_manager: client(
+                "controller-manager",
+                "system:kube-controller-manager",
+                None,
+            )?,
             scheduler: client("scheduler", "system:kube-scheduler", None)?,
             node_client: client("kubelet-client", &node_user, Some("system:nodes"))?,
             service_account_key: service_account_key(dir)?,
@@ -165,7 +214,10 @@ impl Pki {
 fn service_account_key(dir: &Path) -> Result<String, PkiError> {
     let path = dir.join("sa.key");
     let public = dir.join("sa.pub");
-    let certificate_error = |source| PkiError::Certificate { path: path.clone(), source };
+    let certificate_error = |source| PkiError::Certificate {
+        path: path.clone(),
+        source,
+    };
     if let Some(pem) = read_if_present(&path)? {
         KeyPair::from_pem(&pem).map_err(certificate_error)?;
         return Ok(pem);
@@ -182,24 +234,42 @@ fn read_if_present(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PkiError::Io { operation: "read", path: path.to_owned(), source }),
+        Err(source) => Err(PkiError::Io {
+            operation: "read",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Puts a whole file in its place at once, so that a crash leaves the old one or the new one.
 fn write(path: &Path, mode: u32, text: &str) -> Result<(), PkiError> {
-    let error = |operation| move |source| PkiError::Io { operation, path: path.to_owned(), source };
+    let error = |operation| {
+        move |source| PkiError::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    };
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
     // A leftover of a crash may have another mode: it is not reused.
     match fs::remove_file(&temporary) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error("remove leftover of")(source)),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(error("remove leftover of")(source));
+        }
         _ => {}
     }
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).map_err(error("create"))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(error("write"))?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)
+        .map_err(error("create"))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(error("write"))?;
     fs::rename(&temporary, path).map_err(error("replace"))
 }
 
@@ -231,7 +301,10 @@ mod tests {
         assert_eq!(first.ca_certificate, renamed.ca_certificate);
         assert_eq!(first.admin.certificate, renamed.admin.certificate);
         assert_ne!(first.api_server.certificate, renamed.api_server.certificate);
-        assert_ne!(first.node_client.certificate, renamed.node_client.certificate);
+        assert_ne!(
+            first.node_client.certificate,
+            renamed.node_client.certificate
+        );
     }
 
     #[test]
@@ -250,9 +323,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::open(dir.path(), &names("a")).unwrap();
         let kubeconfig = dir.path().join("deep/admin.conf");
-        write_kubeconfig(&kubeconfig, "https://127.0.0.1:6443", &pki.ca_certificate, &pki.admin, "kubernetes-admin").unwrap();
-        for path in [&kubeconfig, &pki.admin.key_path, &dir.path().join("sa.key"), &dir.path().join("ca.key")] {
-            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        write_kubeconfig(
+            &kubeconfig,
+            "https://127.0.0.1:6443",
+            &pki.ca_certificate,
+            &pki.admin,
+            "kubernetes-admin",
+        )
+        .unwrap();
+        for path in [
+            &kubeconfig,
+            &pki.admin.key_path,
+            &dir.path().join("sa.key"),
+            &dir.path().join("ca.key"),
+        ] {
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o777,
+                0o600,
+                "{}",
+                path.display()
+            );
         }
         let text = fs::read_to_string(&kubeconfig).unwrap();
         assert!(text.contains("current-context: podium"), "{text}");
