@@ -27,10 +27,7 @@ pub const NODES: &str = "system:nodes";
 impl Identity {
     /// A user who has proved who they are: `system:authenticated` is added to the groups.
     pub fn authenticated(user: &str, groups: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        let mut groups: Vec<Arc<str>> = groups
-            .into_iter()
-            .map(|group| Arc::from(group.as_ref()))
-            .collect();
+        let mut groups: Vec<Arc<str>> = groups.into_iter().map(|group| Arc::from(group.as_ref())).collect();
         if !groups.iter().any(|group| &**group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.into());
         }

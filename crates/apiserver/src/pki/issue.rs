@@ -6,8 +6,7 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use x509_parser::{extensions::GeneralName, pem::Pem};
 
@@ -47,23 +46,14 @@ impl Authority {
             let path = path.to_owned();
             move |source| PkiError::Certificate { path, source }
         };
-        if let (Some(certificate), Some(key)) = (
-            read_if_present(&certificate_path)?,
-            read_if_present(&key_path)?,
-        ) {
+        if let (Some(certificate), Some(key)) = (read_if_present(&certificate_path)?, read_if_present(&key_path)?) {
             let key = KeyPair::from_pem(&key).map_err(at(&key_path))?;
-            let issuer =
-                Issuer::from_ca_cert_pem(&certificate, key).map_err(at(&certificate_path))?;
-            return Ok(Self {
-                certificate,
-                issuer,
-            });
+            let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(at(&certificate_path))?;
+            return Ok(Self { certificate, issuer });
         }
         let key = KeyPair::generate().map_err(at(&key_path))?;
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "kubernetes");
+        params.distinguished_name.push(DnType::CommonName, "kubernetes");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             KeyUsagePurpose::DigitalSignature,
@@ -73,10 +63,7 @@ impl Authority {
         let now = SystemTime::now();
         params.not_before = (now - BACKDATE).into();
         params.not_after = (now + AUTHORITY_LIFETIME).into();
-        let certificate = params
-            .self_signed(&key)
-            .map_err(at(&certificate_path))?
-            .pem();
+        let certificate = params.self_signed(&key).map_err(at(&certificate_path))?.pem();
         // The key goes first: a certificate without its key would be taken for a good authority's half.
         write(&key_path, 0o600, &key.serialize_pem())?;
         write(&certificate_path, 0o644, &certificate)?;
@@ -90,10 +77,8 @@ impl Authority {
     pub fn issue(&self, dir: &Path, profile: &Profile<'_>) -> Result<KeyedCertificate, PkiError> {
         let certificate_path = dir.join(format!("{}.crt", profile.file));
         let key_path = dir.join(format!("{}.key", profile.file));
-        if let (Some(certificate), Some(key)) = (
-            read_if_present(&certificate_path)?,
-            read_if_present(&key_path)?,
-        ) && KeyPair::from_pem(&key).is_ok_and(|key| self.is_good(&certificate, &key, profile))
+        if let (Some(certificate), Some(key)) = (read_if_present(&certificate_path)?, read_if_present(&key_path)?)
+            && KeyPair::from_pem(&key).is_ok_and(|key| self.is_good(&certificate, &key, profile))
         {
             return Ok(KeyedCertificate {
                 certificate,
@@ -107,21 +92,13 @@ impl Authority {
             source,
         };
         let key = KeyPair::generate().map_err(error)?;
-        let mut params =
-            CertificateParams::new(profile.alternative_names.clone()).map_err(error)?;
+        let mut params = CertificateParams::new(profile.alternative_names.clone()).map_err(error)?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         if let Some(organization) = profile.organization {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organization);
+            params.distinguished_name.push(DnType::OrganizationName, organization);
         }
-        params
-            .distinguished_name
-            .push(DnType::CommonName, profile.common_name);
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyEncipherment,
-        ];
+        params.distinguished_name.push(DnType::CommonName, profile.common_name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![if profile.alternative_names.is_empty() {
             ExtendedKeyUsagePurpose::ClientAuth
         } else {
@@ -163,10 +140,7 @@ impl Authority {
             .and_then(|name| name.as_str().ok());
         let ends_late = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
-            .is_ok_and(|now| {
-                found.validity().not_after.timestamp()
-                    > (now + RENEW_BEFORE).as_secs().cast_signed()
-            });
+            .is_ok_and(|now| found.validity().not_after.timestamp() > (now + RENEW_BEFORE).as_secs().cast_signed());
         let alternative_names: Vec<String> = found
             .subject_alternative_name()
             .ok()
@@ -186,8 +160,7 @@ impl Authority {
                 .alternative_names
                 .iter()
                 .all(|name| alternative_names.contains(name))
-            && found.public_key().raw
-                == rcgen::PublicKeyData::subject_public_key_info(key).as_slice()
+            && found.public_key().raw == rcgen::PublicKeyData::subject_public_key_info(key).as_slice()
             && found.verify_signature(Some(authority.public_key())).is_ok()
     }
 }

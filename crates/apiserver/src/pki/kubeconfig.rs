@@ -16,10 +16,7 @@ pub fn write_kubeconfig(
     credential: &KeyedCertificate,
     user: &str,
 ) -> Result<(), PkiError> {
-    if let Some(parent) = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).map_err(|source| PkiError::Io {
             operation: "create",
             path: parent.to_owned(),

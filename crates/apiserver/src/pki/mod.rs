@@ -125,10 +125,7 @@ impl Names {
 
 fn deduplicated(names: Vec<String>) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
-    names
-        .into_iter()
-        .filter(|name| seen.insert(name.clone()))
-        .collect()
+    names.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
 /// The authority and all certificates of one server, loaded or made.
@@ -197,11 +194,7 @@ impl Pki {
                 Some("system:masters"),
             )?,
             admin: client("admin", "kubernetes-admin", Some("system:masters"))?,
-            controller_manager: client(
-                "controller-manager",
-                "system:kube-controller-manager",
-                None,
-            )?,
+            controller_manager: client("controller-manager", "system:kube-controller-manager", None)?,
             scheduler: client("scheduler", "system:kube-scheduler", None)?,
             node_client: client("kubelet-client", &node_user, Some("system:nodes"))?,
             service_account_key: service_account_key(dir)?,
@@ -301,10 +294,7 @@ mod tests {
         assert_eq!(first.ca_certificate, renamed.ca_certificate);
         assert_eq!(first.admin.certificate, renamed.admin.certificate);
         assert_ne!(first.api_server.certificate, renamed.api_server.certificate);
-        assert_ne!(
-            first.node_client.certificate,
-            renamed.node_client.certificate
-        );
+        assert_ne!(first.node_client.certificate, renamed.node_client.certificate);
     }
 
     #[test]
