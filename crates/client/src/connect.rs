@@ -1,0 +1,93 @@
+//! Three ways to a [`Client`]: in process, from certificates, from a kubeconfig file.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tower::{BoxError, Service};
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig file could not be read or understood.
+    #[error("kubeconfig {}: {source}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// The certificates given do not make a TLS configuration.
+    #[error("client for {server}: {source}")]
+    Certificates {
+        /// The server's URL.
+        server: String,
+        /// What is wrong with them.
+        source: kube::config::KubeconfigError,
+    },
+    /// TLS could not be set up.
+    #[error("client for {server}: {source}")]
+    Tls {
+        /// The server's URL.
+        server: String,
+        /// What the client library said.
+        source: kube::Error,
+    },
+}
+
+/// A client whose requests are handed to `service` in this process; the service attaches the identity. Needs a tokio runtime.
+pub fn in_process<S, B>(service: S) -> Client
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Client::new(service, "default")
+}
+
+/// A client as the kubeconfig's current context says.
+pub async fn from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
+    let failed = |source| ConnectError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    };
+    let file = Kubeconfig::read_from(path).map_err(failed)?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .map_err(failed)?;
+    let server = config.cluster_url.to_string();
+    Client::try_from(config).map_err(|source| ConnectError::Tls { server, source })
+}
+
+/// A client that trusts `ca` and shows `certificate` with `key` (all PEM).
+pub async fn over_tls(
+    server: &str,
+    ca: &str,
+    certificate: &str,
+    key: &str,
+) -> Result<Client, ConnectError> {
+    let failed = |source| ConnectError::Certificates {
+        server: server.to_owned(),
+        source,
+    };
+    // JSON is YAML; the secret in a kubeconfig has no public constructor here.
+    let file = Kubeconfig::from_yaml(&serde_json::json!({
+        "clusters": [{"name": "podium", "cluster": {"server": server, "certificate-authority-data": STANDARD.encode(ca)}}],
+        "users": [{"name": "podium", "user": {"client-certificate-data": STANDARD.encode(certificate), "client-key-data": STANDARD.encode(key)}}],
+        "contexts": [{"name": "podium", "context": {"cluster": "podium", "user": "podium"}}],
+        "current-context": "podium",
+    }).to_string())
+    .map_err(failed)?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .map_err(failed)?;
+    Client::try_from(config).map_err(|source| ConnectError::Tls {
+        server: server.to_owned(),
+        source,
+    })
+}
