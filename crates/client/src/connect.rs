@@ -65,12 +65,7 @@ pub async fn from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
 }
 
 /// A client that trusts `ca` and shows `certificate` with `key` (all PEM).
-pub async fn over_tls(
-    server: &str,
-    ca: &str,
-    certificate: &str,
-    key: &str,
-) -> Result<Client, ConnectError> {
+pub async fn over_tls(server: &str, ca: &str, certificate: &str, key: &str) -> Result<Client, ConnectError> {
     let failed = |source| ConnectError::Certificates {
         server: server.to_owned(),
         source,

@@ -118,23 +118,14 @@ where
             synced: watch::Sender::new(false),
             task: Mutex::new(None),
         });
-        let task = tokio::spawn(keep_current(
-            Api::all(client),
-            selection,
-            Arc::downgrade(&shared),
-        ));
+        let task = tokio::spawn(keep_current(Api::all(client), selection, Arc::downgrade(&shared)));
         *shared.task.lock() = Some(task.abort_handle());
         Self { shared }
     }
 
     /// The object of that name (and namespace, where the kind has them), as last seen.
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
-        self.shared
-            .cache
-            .lock()
-            .objects
-            .get(&key(namespace, name))
-            .cloned()
+        self.shared.cache.lock().objects.get(&key(namespace, name)).cloned()
     }
 
     /// Every object, in no order.
@@ -173,12 +164,7 @@ where
     /// Waits until the first list is in the cache.
     pub async fn synced(&self) {
         // The sender lives in `shared`, which `self` holds, so that waiting cannot fail.
-        let _ = self
-            .shared
-            .synced
-            .subscribe()
-            .wait_for(|synced| *synced)
-            .await;
+        let _ = self.shared.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
     /// Whether the first list is in the cache.
@@ -218,10 +204,7 @@ fn key(namespace: Option<&str>, name: &str) -> String {
 
 fn key_of<K: Resource>(object: &K) -> String {
     let meta = object.meta();
-    key(
-        meta.namespace.as_deref(),
-        meta.name.as_deref().unwrap_or_default(),
-    )
+    key(meta.namespace.as_deref(), meta.name.as_deref().unwrap_or_default())
 }
 
 impl<K: Resource> Cache<K> {
@@ -280,9 +263,7 @@ impl<K: Resource> Cache<K> {
             Event::Init => self.listing = Some(HashMap::new()),
             Event::InitApply(object) => {
                 let key = key_of(&object);
-                self.listing
-                    .get_or_insert_default()
-                    .insert(key, Arc::new(object));
+                self.listing.get_or_insert_default().insert(key, Arc::new(object));
             }
             Event::InitDone => {
                 let listed = self.listing.take().unwrap_or_default();
@@ -325,9 +306,7 @@ where
         } else {
             config.clone()
         };
-        let mut events = std::pin::pin!(
-            watcher::watcher(api.clone(), config).backoff(DefaultBackoff::default())
-        );
+        let mut events = std::pin::pin!(watcher::watcher(api.clone(), config).backoff(DefaultBackoff::default()));
         while let Some(event) = events.next().await {
             let Some(shared) = shared.upgrade() else {
                 return;
@@ -420,18 +399,17 @@ mod tests {
     use super::*;
 
     fn object(name: &str, uid: &str, version: &str) -> ConfigMap {
-        serde_json::from_value(serde_json::json!({"metadata": {"namespace": "n", "name": name, "uid": uid, "resourceVersion": version}}))
-            .unwrap()
+        serde_json::from_value(
+            serde_json::json!({"metadata": {"namespace": "n", "name": name, "uid": uid, "resourceVersion": version}}),
+        )
+        .unwrap()
     }
 
     fn told(receiver: &mut mpsc::UnboundedReceiver<Change<ConfigMap>>) -> Vec<String> {
         let mut told = Vec::new();
         while let Ok(change) = receiver.try_recv() {
             let (verb, object) = match &change {
-                Change::Applied {
-                    object,
-                    previous: None,
-                } => ("new", object),
+                Change::Applied { object, previous: None } => ("new", object),
                 Change::Applied {
                     object,
                     previous: Some(_),

@@ -63,10 +63,7 @@ where
     match known {
         Some(lease) => {
             let renewed = renewed(heartbeat, lease, now);
-            match api
-                .replace(&heartbeat.name, &PostParams::default(), &renewed)
-                .await
-            {
+            match api.replace(&heartbeat.name, &PostParams::default(), &renewed).await {
                 // Somebody else wrote it, or deleted it: the next beat looks first. This one must still be seen.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                     match api.get_opt(&heartbeat.name).await? {
@@ -79,11 +76,8 @@ where
                             .await
                         }
                         None => {
-                            api.create(
-                                &PostParams::default(),
-                                &fresh(heartbeat, owner().await, now),
-                            )
-                            .await
+                            api.create(&PostParams::default(), &fresh(heartbeat, owner().await, now))
+                                .await
                         }
                     }
                 }
@@ -91,11 +85,8 @@ where
             }
         }
         None => {
-            api.create(
-                &PostParams::default(),
-                &fresh(heartbeat, owner().await, now),
-            )
-            .await
+            api.create(&PostParams::default(), &fresh(heartbeat, owner().await, now))
+                .await
         }
     }
 }
@@ -107,21 +98,13 @@ fn fresh(heartbeat: &Heartbeat, owner: Option<OwnerReference>, now: Timestamp) -
         owner_references: owner.map(|owner| vec![owner]),
         ..Default::default()
     };
-    renewed(
-        heartbeat,
-        Lease {
-            metadata,
-            spec: None,
-        },
-        now,
-    )
+    renewed(heartbeat, Lease { metadata, spec: None }, now)
 }
 
 fn renewed(heartbeat: &Heartbeat, mut lease: Lease, now: Timestamp) -> Lease {
     let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
     spec.holder_identity = Some(heartbeat.holder.clone());
-    spec.lease_duration_seconds =
-        Some(i32::try_from(heartbeat.duration.as_secs()).unwrap_or(i32::MAX));
+    spec.lease_duration_seconds = Some(i32::try_from(heartbeat.duration.as_secs()).unwrap_or(i32::MAX));
     spec.renew_time = Some(MicroTime(now));
     lease
 }

@@ -90,9 +90,7 @@ impl Correlator {
         if now.duration_since(similar.last) > SIMILAR_WITHIN {
             similar.messages.clear();
         }
-        similar
-            .messages
-            .insert(event.message.clone().unwrap_or_default());
+        similar.messages.insert(event.message.clone().unwrap_or_default());
         similar.last = now;
         if similar.messages.len() < SIMILAR {
             return (event_key(&event), event);
@@ -121,7 +119,8 @@ impl Correlator {
                 event.metadata.resource_version = known.resource_version.clone();
                 event.first_timestamp = known.first.clone();
                 event.count = Some(known.count.saturating_add(1));
-                let patch = json!({"count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message});
+                let patch =
+                    json!({"count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message});
                 Write::Patch {
                     event: event.clone(),
                     patch,
@@ -271,25 +270,20 @@ mod tests {
     }
 
     fn correlate(correlator: &mut Correlator, event: Event, second: i64) -> Option<Write> {
-        correlator
-            .correlate(event, at(second))
-            .map(|(_, write)| write)
+        correlator.correlate(event, at(second)).map(|(_, write)| write)
     }
 
     #[test]
     fn the_same_event_again_raises_the_count_of_the_first() {
         let mut correlator = Correlator::default();
-        let (key, write) = correlator
-            .correlate(event("web", "again", 0), at(0))
-            .unwrap();
+        let (key, write) = correlator.correlate(event("web", "again", 0), at(0)).unwrap();
         let Write::Create(mut created) = write else {
             panic!("the first is an object of its own")
         };
         created.metadata.resource_version = Some("7".into());
         correlator.written(&key, &created);
         for (second, count) in [(5, 2), (9, 3)] {
-            let Some(Write::Patch { event, patch }) =
-                correlate(&mut correlator, event("web", "again", second), second)
+            let Some(Write::Patch { event, patch }) = correlate(&mut correlator, event("web", "again", second), second)
             else {
                 panic!("a repeat is a patch")
             };
@@ -310,24 +304,14 @@ mod tests {
     fn ten_different_messages_become_one() {
         let mut correlator = Correlator::default();
         for second in 0..9 {
-            let write = correlate(
-                &mut correlator,
-                event("web", &format!("m{second}"), second),
-                second,
-            );
+            let write = correlate(&mut correlator, event("web", &format!("m{second}"), second), second);
             assert!(matches!(write, Some(Write::Create(_))), "{second}");
         }
-        let Some(Write::Create(first)) = correlate(&mut correlator, event("web", "m9", 9), 9)
-        else {
+        let Some(Write::Create(first)) = correlate(&mut correlator, event("web", "m9", 9), 9) else {
             panic!()
         };
-        assert_eq!(
-            first.message.as_deref(),
-            Some("(combined from similar events): m9")
-        );
-        let Some(Write::Patch { event: second, .. }) =
-            correlate(&mut correlator, event("web", "m10", 10), 10)
-        else {
+        assert_eq!(first.message.as_deref(), Some("(combined from similar events): m9"));
+        let Some(Write::Patch { event: second, .. }) = correlate(&mut correlator, event("web", "m10", 10), 10) else {
             panic!()
         };
         assert_eq!(
@@ -335,8 +319,7 @@ mod tests {
             (Some("(combined from similar events): m10"), Some(2))
         );
         // Ten quiet minutes, and each speaks for itself again.
-        let Some(Write::Create(later)) = correlate(&mut correlator, event("web", "m11", 700), 700)
-        else {
+        let Some(Write::Create(later)) = correlate(&mut correlator, event("web", "m11", 700), 700) else {
             panic!()
         };
         assert_eq!(later.message.as_deref(), Some("m11"));
@@ -346,9 +329,7 @@ mod tests {
     fn a_flood_is_held_back_and_let_on_slowly() {
         let mut correlator = Correlator::default();
         let written = (0..100)
-            .filter(|second| {
-                correlate(&mut correlator, event("web", "same", *second), *second).is_some()
-            })
+            .filter(|second| correlate(&mut correlator, event("web", "same", *second), *second).is_some())
             .count();
         assert_eq!(written, 25);
         assert!(
@@ -356,9 +337,7 @@ mod tests {
             "another object has its own allowance"
         );
         assert!(correlate(&mut correlator, event("web", "same", 301), 301).is_some());
-        let Some(Write::Patch { event, .. }) =
-            correlate(&mut correlator, event("web", "same", 601), 601)
-        else {
+        let Some(Write::Patch { event, .. }) = correlate(&mut correlator, event("web", "same", 601), 601) else {
             panic!()
         };
         assert_eq!(event.count, Some(102), "those held back are counted");

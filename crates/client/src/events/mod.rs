@@ -63,27 +63,14 @@ impl Events {
     }
 
     /// Records what happened to an object; never waits.
-    pub fn record(
-        &self,
-        about: &ObjectReference,
-        kind: EventType,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    pub fn record(&self, about: &ObjectReference, kind: EventType, reason: &str, message: impl Into<String>) {
         let event = self.event(about, kind, reason, message.into(), Timestamp::now());
         if let Err(error) = self.queue.try_send(event) {
             debug!(reason, %error, "event dropped");
         }
     }
 
-    fn event(
-        &self,
-        about: &ObjectReference,
-        kind: EventType,
-        reason: &str,
-        message: String,
-        now: Timestamp,
-    ) -> Event {
+    fn event(&self, about: &ObjectReference, kind: EventType, reason: &str, message: String, now: Timestamp) -> Event {
         Event {
             metadata: ObjectMeta {
                 name: Some(name(about, now)),
@@ -168,16 +155,10 @@ async fn try_write(client: &Client, write: &Write) -> Result<Event, kube::Error>
     let event = match write {
         Write::Create(event) | Write::Patch { event, .. } => event,
     };
-    let api = Api::<Event>::namespaced(
-        client.clone(),
-        event.metadata.namespace.as_deref().unwrap_or("default"),
-    );
+    let api = Api::<Event>::namespaced(client.clone(), event.metadata.namespace.as_deref().unwrap_or("default"));
     if let Write::Patch { event, patch } = write {
         let name = event.metadata.name.as_deref().unwrap_or_default();
-        match api
-            .patch(name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await
-        {
+        match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             // It has expired meanwhile: write it anew.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             answer => return answer,
