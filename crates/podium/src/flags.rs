@@ -1,0 +1,288 @@
+//! The command line and the configuration file. A flag given on the command line wins over the file, the file over the
+//! default. The file is YAML whose keys are the flags' names.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+/// A Kubernetes cluster in one binary.
+#[derive(Parser)]
+#[command(name = "podium", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the binary can be asked to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the whole cluster on this machine.
+    Server(ServerFlags),
+    /// The command line for the API; also when started under the name kubectl.
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// kubectl's own arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// The node's images.
+    Image {
+        #[command(flatten)]
+        dirs: RunDir,
+        /// What to do with them.
+        #[command(subcommand)]
+        action: ImageAction,
+    },
+    /// The node's containers, pause containers included.
+    Ps {
+        /// Those that have ended too.
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        dirs: RunDir,
+    },
+    /// What this machine has and lacks, with what to do about it.
+    Check,
+    /// End every pod and take away all that Podium put on the machine.
+    Reset {
+        /// Where the cluster keeps its data.
+        #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+        #[command(flatten)]
+        dirs: RunDir,
+    },
+    /// What this is.
+    Version,
+}
+
+const DATA_DIR: &str = "/var/lib/podium";
+const RUN_DIR: &str = "/run/podium";
+
+/// Where a running node is found.
+#[derive(Args)]
+pub struct RunDir {
+    /// Where the node keeps its sockets and state.
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR, global = true)]
+    pub run_dir: PathBuf,
+}
+
+/// `podium image …`
+#[derive(Subcommand)]
+pub enum ImageAction {
+    /// List images.
+    Ls,
+    /// Pull an image from its registry.
+    Pull {
+        /// The image's reference, such as docker.io/library/busybox:1.36.
+        reference: String,
+    },
+    /// Import OCI or docker archives.
+    Import {
+        /// The archives.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Remove an image.
+    Rm {
+        /// The image's reference or id.
+        reference: String,
+    },
+}
+
+/// `podium server`'s flags, as given; also the configuration file's keys.
+#[derive(Args, Deserialize, Default, Debug)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ServerFlags {
+    /// Take flags from this YAML file; its keys are the flags' names.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Where the cluster keeps its data [default: /var/lib/podium]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the node keeps its sockets and state [default: /run/podium]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// The node's name [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The node's address [default: the address of the default route's interface]
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// The API server's port [default: 6443]
+    #[arg(long, value_name = "PORT")]
+    pub https_listen_port: Option<u16>,
+    /// Write the administrator's kubeconfig here too.
+    #[arg(long, value_name = "FILE")]
+    pub write_kubeconfig: Option<PathBuf>,
+    /// Pods' addresses [default: 10.244.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Option<String>,
+    /// Services' addresses [default: 10.96.0.0/12]
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Option<String>,
+    /// The cluster DNS server's address [default: 10.96.0.10]
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+    /// The cluster's domain [default: cluster.local]
+    #[arg(long, value_name = "NAME")]
+    pub cluster_domain: Option<String>,
+    /// Where pods' logs are written [default: /var/log/pods]
+    #[arg(long, value_name = "DIR")]
+    pub pod_logs_dir: Option<PathBuf>,
+    /// Use this CRI runtime instead of the built-in one.
+    #[arg(long, value_name = "SOCK")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Run no node here: no kubelet, no runtime, no network.
+    #[arg(long)]
+    pub disable_agent: bool,
+}
+
+/// `podium server`'s settings, decided.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the cluster keeps its data.
+    pub data_dir: PathBuf,
+    /// Where the node keeps its sockets and state.
+    pub run_dir: PathBuf,
+    /// The node's name.
+    pub node_name: String,
+    /// The node's address, unless it is to be found.
+    pub node_ip: Option<IpAddr>,
+    /// The API server's port.
+    pub https_listen_port: u16,
+    /// Where the administrator's kubeconfig goes too.
+    pub write_kubeconfig: Option<PathBuf>,
+    /// Pods' addresses.
+    pub cluster_cidr: String,
+    /// Services' addresses.
+    pub service_cidr: String,
+    /// The cluster DNS server's address.
+    pub cluster_dns: IpAddr,
+    /// The cluster's domain.
+    pub cluster_domain: String,
+    /// Where pods' logs are written.
+    pub pod_logs_dir: PathBuf,
+    /// A CRI runtime's socket in place of the built-in one.
+    pub container_runtime_endpoint: Option<String>,
+    /// Whether a node runs here.
+    pub agent: bool,
+}
+
+impl ServerFlags {
+    /// Decides every setting from the flags, the file they name, and the defaults. `hostname` is the machine's.
+    pub fn settings(self, hostname: &str) -> Result<Settings> {
+        let file = match &self.config {
+            Some(path) => from_file(path)?,
+            None => Self::default(),
+        };
+        let node_name = self.node_name.or(file.node_name).unwrap_or_else(|| hostname.to_lowercase());
+        if !is_subdomain(&node_name) {
+            bail!(
+                "--node-name: {node_name:?} is not a DNS subdomain: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit"
+            );
+        }
+        let cidr = |flag: &str, value: String| match is_cidr(&value) {
+            true => Ok(value),
+            false => bail!("--{flag}: {value:?} is not an address range such as 10.244.0.0/16"),
+        };
+        Ok(Settings {
+            data_dir: absolute(self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()))?,
+            run_dir: absolute(self.run_dir.or(file.run_dir).unwrap_or_else(|| RUN_DIR.into()))?,
+            node_name,
+            node_ip: self.node_ip.or(file.node_ip),
+            https_listen_port: self.https_listen_port.or(file.https_listen_port).unwrap_or(6443),
+            write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
+            cluster_cidr: cidr(
+                "cluster-cidr",
+                self.cluster_cidr.or(file.cluster_cidr).unwrap_or_else(|| "10.244.0.0/16".into()),
+            )?,
+            service_cidr: cidr(
+                "service-cidr",
+                self.service_cidr.or(file.service_cidr).unwrap_or_else(|| "10.96.0.0/12".into()),
+            )?,
+            cluster_dns: self.cluster_dns.or(file.cluster_dns).unwrap_or(IpAddr::from([10, 96, 0, 10])),
+            cluster_domain: self.cluster_domain.or(file.cluster_domain).unwrap_or_else(|| "cluster.local".into()),
+            pod_logs_dir: absolute(self.pod_logs_dir.or(file.pod_logs_dir).unwrap_or_else(|| "/var/log/pods".into()))?,
+            container_runtime_endpoint: self.container_runtime_endpoint.or(file.container_runtime_endpoint),
+            agent: !(self.disable_agent || file.disable_agent),
+        })
+    }
+}
+
+fn from_file(path: &Path) -> Result<ServerFlags> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
+    serde_yaml_ng::from_str(&text).with_context(|| format!("--config {}", path.display()))
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("cannot make {} absolute", path.display()))
+}
+
+fn is_cidr(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, bits)| {
+        let Ok(address) = address.parse::<IpAddr>() else { return false };
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    })
+}
+
+fn is_subdomain(name: &str) -> bool {
+    let label = |label: &str| {
+        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty() && label.chars().all(inside) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+    use super::*;
+
+    fn flags(args: &[&str]) -> ServerFlags {
+        let cli = Cli::try_parse_from(["podium", "server"].iter().chain(args)).unwrap();
+        match cli.command {
+            Command::Server(flags) => flags,
+            _ => panic!("not the server"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_house_plans() {
+        let settings = flags(&[]).settings("Edge-1").unwrap();
+        assert_eq!(settings.data_dir, Path::new("/var/lib/podium"));
+        assert_eq!(settings.node_name, "edge-1");
+        assert_eq!(settings.https_listen_port, 6443);
+        assert_eq!(settings.cluster_cidr, "10.244.0.0/16");
+        assert!(settings.agent);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("podium.yaml");
+        std::fs::write(&file, "node-name: from-file\nhttps-listen-port: 7443\ncluster-dns: 10.96.0.53\n").unwrap();
+        let settings = flags(&["--config", file.to_str().unwrap(), "--node-name", "from-flag"]).settings("host").unwrap();
+        assert_eq!(settings.node_name, "from-flag");
+        assert_eq!(settings.https_listen_port, 7443);
+        assert_eq!(settings.cluster_dns, IpAddr::from([10, 96, 0, 53]));
+    }
+
+    #[test]
+    fn bad_settings_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("podium.yaml");
+        std::fs::write(&file, "node-nmae: x\n").unwrap();
+        let error = format!("{:#}", flags(&["--config", file.to_str().unwrap()]).settings("host").unwrap_err());
+        assert!(error.contains("podium.yaml") && error.contains("node-nmae"), "{error}");
+        let error = flags(&["--cluster-cidr", "10.244.0.0"]).settings("host").unwrap_err().to_string();
+        assert_eq!(error, "--cluster-cidr: \"10.244.0.0\" is not an address range such as 10.244.0.0/16");
+        assert!(flags(&["--node-name", "Über"]).settings("host").unwrap_err().to_string().starts_with("--node-name"));
+    }
+}
