@@ -1,0 +1,211 @@
+//! What users get wrong, and what they are told.
+
+use tests::{Cluster, Netns, Options, Registry, eventually, image, run};
+
+#[test]
+fn manifests_are_refused_in_upstreams_words() {
+    let cluster = Cluster::with(Options::default());
+    let refused = |manifest: &str| cluster.kubectl_with(&["create", "-f", "-"], manifest).fails();
+    let cases = [
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, imagee: x}]}}",
+            "Error from server (BadRequest): error when creating \"STDIN\": Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.containers[0].imagee\"\n",
+        ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{image: x}]}}",
+            "The Pod \"a\" is invalid: spec.containers[0].name: Required value\n",
+        ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: []}}",
+            "The Pod \"a\" is invalid: spec.containers: Required value\n",
+        ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {}, spec: {containers: [{name: c, image: x}]}}",
+            "error: error when creating \"STDIN\": resource name may not be empty\n",
+        ),
+        (
+            "{apiVersion: v1, kind: Podd, metadata: {name: a}}",
+            "error: resource mapping not found for name: \"a\" namespace: \"\" from \"STDIN\": no matches for kind \"Podd\" in version \"v1\"\nensure CRDs are installed first\n",
+        ),
+        (
+            "{apiVersion: v9, kind: Pod, metadata: {name: a}}",
+            "error: resource mapping not found for name: \"a\" namespace: \"\" from \"STDIN\": no matches for kind \"Pod\" in version \"v9\"\nensure CRDs are installed first\n",
+        ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: nowhere}, spec: {containers: [{name: c, image: x}]}}",
+            "Error from server (NotFound): error when creating \"STDIN\": namespaces \"nowhere\" not found\n",
+        ),
+    ];
+    for (manifest, expected) in cases {
+        assert_eq!(refused(manifest), expected, "for {manifest}");
+    }
+    let wrong_type = refused(
+        "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: x, ports: [{containerPort: eighty}]}]}}",
+    );
+    assert!(
+        wrong_type.contains("Pod in version \"v1\" cannot be handled as a Pod"),
+        "{wrong_type}"
+    );
+    let bad_name =
+        refused("{apiVersion: v1, kind: Pod, metadata: {name: Not_Valid}, spec: {containers: [{name: c, image: x}]}}");
+    assert!(
+        bad_name
+            .contains("metadata.name: Invalid value: \"Not_Valid\": a lowercase RFC 1123 subdomain must consist of"),
+        "{bad_name}"
+    );
+}
+
+#[test]
+fn images_that_cannot_be_had_say_why() {
+    let cluster = Cluster::with(Options::default());
+    let registry = Registry::start(&cluster.netns, 5000, false);
+    let pod = |name: &str, image: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: '{image}', command: [sleep, 12h]}}]}}}}"
+        )
+    };
+    let reason = |name: &str| cluster.field(name, "{.status.containerStatuses[0].state.waiting.reason}");
+
+    cluster.create(&pod("invalid", "UPPER/Case:1"));
+    eventually("InvalidImageName", || {
+        (reason("invalid") == "InvalidImageName").then_some(())
+    });
+
+    cluster.create(&pod("missing", "127.0.0.1:5000/missing:1"));
+    eventually("ErrImagePull or ImagePullBackOff", || {
+        ["ErrImagePull", "ImagePullBackOff"]
+            .contains(&reason("missing").as_str())
+            .then_some(())
+    });
+    eventually("ImagePullBackOff", || {
+        (reason("missing") == "ImagePullBackOff").then_some(())
+    });
+    let events = cluster.kubectl(&["describe", "pod", "missing"]).ok();
+    assert!(
+        events.contains("Failed to pull image \"127.0.0.1:5000/missing:1\""),
+        "{events}"
+    );
+    assert!(
+        events.contains("not found"),
+        "the registry's answer is in the event:\n{events}"
+    );
+
+    registry.push(&cluster.netns, &image("busybox"), "busybox", "1");
+    cluster.create(&pod("pulled", "127.0.0.1:5000/busybox:1"));
+    cluster.wait_ready("pulled");
+    let events = cluster.kubectl(&["describe", "pod", "pulled"]).ok();
+    assert!(
+        events.contains("Successfully pulled image \"127.0.0.1:5000/busybox:1\""),
+        "{events}"
+    );
+
+    registry.push(&cluster.netns, &image("nginx"), "nginx", "1");
+    registry.tamper();
+    cluster.create(&pod("tampered", "127.0.0.1:5000/nginx:1"));
+    eventually("ErrImagePull", || {
+        ["ErrImagePull", "ImagePullBackOff"]
+            .contains(&reason("tampered").as_str())
+            .then_some(())
+    });
+    let message = cluster.kubectl(&["describe", "pod", "tampered"]).ok();
+    assert!(message.contains("digest"), "{message}");
+}
+
+#[test]
+fn a_registry_with_a_password_wants_the_pull_secret() {
+    let cluster = Cluster::with(Options::default());
+    let registry = Registry::start(&cluster.netns, 5001, true);
+    registry.push(&cluster.netns, &image("busybox"), "private/busybox", "1");
+    let pod = |name: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: '127.0.0.1:5001/private/busybox:1', command: [sleep, 12h]}}]{more}}}}}"
+        )
+    };
+    cluster.create(&pod("without", ""));
+    let reason = |name: &str| cluster.field(name, "{.status.containerStatuses[0].state.waiting.reason}");
+    eventually("the pull fails", || {
+        ["ErrImagePull", "ImagePullBackOff"]
+            .contains(&reason("without").as_str())
+            .then_some(())
+    });
+    cluster
+        .kubectl(&[
+            "create",
+            "secret",
+            "docker-registry",
+            "pull",
+            "--docker-server=127.0.0.1:5001",
+            "--docker-username=user",
+            "--docker-password=secret",
+        ])
+        .ok();
+    cluster.create(&pod("with", ", imagePullSecrets: [{name: pull}]"));
+    cluster.wait_ready("with");
+}
+
+#[test]
+fn a_server_that_cannot_start_says_so_in_one_line() {
+    let mut cluster = Cluster::prepare(Options::default());
+    let start = |cluster: &Cluster, more: &[&str]| {
+        let output = run(cluster.server_command().args(more).env("RUST_LOG", "error"), "");
+        assert_ne!(output.code, 0, "{output}");
+        assert_eq!(output.stderr.trim().lines().count(), 1, "{output}");
+        output.stderr
+    };
+    let refused = start(&cluster, &["--cluster-cidr", "nonsense"]);
+    assert!(refused.contains("--cluster-cidr"), "{refused}");
+    cluster.start_server();
+    let refused = start(&cluster, &["--https-listen-port", "7443"]);
+    assert!(
+        refused.contains(&cluster.data_dir().to_string_lossy().into_owned()),
+        "the directory is in use: {refused}"
+    );
+    let other = cluster.dir().join("other");
+    let other = other.to_string_lossy().into_owned();
+    let refused = start(&cluster, &["--data-dir", &other, "--run-dir", &format!("{other}-run")]);
+    assert!(refused.contains("6443"), "the port is in use: {refused}");
+    // A file that is not an image stops nothing: it is named in the log.
+    let corrupt = cluster.dir().join("corrupt.tar");
+    std::fs::write(&corrupt, b"not an archive").expect("a file");
+    let refused = cluster.podium(&["image", "import", &corrupt.to_string_lossy()]).fails();
+    assert!(
+        refused.contains("corrupt.tar") && refused.trim().lines().count() == 1,
+        "{refused}"
+    );
+    let _: &Netns = cluster.outside();
+}
+
+#[test]
+fn a_pod_that_fits_nowhere_says_why() {
+    let cluster = Cluster::start();
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: greedy}, spec: {containers: [{name: main, image: 'localhost/busybox:1', resources: {requests: {cpu: '1000'}}}]}}",
+    );
+    let message = eventually("PodScheduled is False", || {
+        let message = cluster.field("greedy", "{.status.conditions[?(@.type=='PodScheduled')].message}");
+        (!message.is_empty()).then_some(message)
+    });
+    assert!(
+        message.starts_with("0/1 nodes are available: 1 Insufficient cpu."),
+        "{message}"
+    );
+    let events = eventually("FailedScheduling", || {
+        let events = cluster.kubectl(&["describe", "pod", "greedy"]).ok();
+        events.contains("FailedScheduling").then_some(events)
+    });
+    assert!(
+        events.contains("0/1 nodes are available: 1 Insufficient cpu."),
+        "{events}"
+    );
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: picky}, spec: {nodeSelector: {disk: fast}, containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
+    );
+    eventually("it does not match", || {
+        cluster
+            .field("picky", "{.status.conditions[?(@.type=='PodScheduled')].message}")
+            .contains("didn't match Pod's node affinity/selector")
+            .then_some(())
+    });
+    cluster.kubectl(&["label", "node", "node", "disk=fast"]).ok();
+    cluster.wait_ready("picky");
+}
