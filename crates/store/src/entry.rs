@@ -85,7 +85,10 @@ impl Entry {
     /// leaves what the watcher sees.
     pub fn at(&self, revision: Revision) -> Entry {
         let value = match self.stamp {
-            Some(at) => fill(&self.value[..at], revision, &self.value[at + digits(self.revision)..]),
+            Some(_) => {
+                let (before, after) = self.unstamped();
+                fill(before, revision, after)
+            }
             None => self.value.clone(),
         };
         Entry {
@@ -96,6 +99,18 @@ impl Entry {
             stamp: self.stamp,
             facets: OnceLock::new(),
         }
+    }
+
+    /// The value as it was written: what comes before the revision, and what comes after it.
+    pub(crate) fn unstamped(&self) -> (&[u8], &[u8]) {
+        match self.stamp {
+            Some(at) => (&self.value[..at], &self.value[at + digits(self.revision)..]),
+            None => (&self.value, &[]),
+        }
+    }
+
+    pub(crate) fn stamp(&self) -> Option<usize> {
+        self.stamp
     }
 
     /// What a reader derives from the bytes, derived once and shared by all readers of this entry.

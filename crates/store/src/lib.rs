@@ -12,7 +12,7 @@
 //!
 //! # Guarantees
 //!
-//! Every [`Store`] keeps the same contract:
+//! Every [`Store`] passes the same contract tests (the `contract` module):
 //!
 //! - A write is acknowledged after it is durable, and readers and watchers see it only then.
 //! - Writes have one order, that of their revisions, and every watcher sees its part of it in that
@@ -21,6 +21,9 @@
 //!   alone a crash may still bring it to light.
 //! - Revisions never go back, over restarts too.
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+mod embedded;
 mod entry;
 mod error;
 mod watch;
@@ -29,6 +32,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use embedded::{Embedded, Window};
 pub use entry::{Entry, Value};
 pub use error::{Error, Result};
 pub use watch::{Change, Changes, Watch};
