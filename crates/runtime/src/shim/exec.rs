@@ -1,0 +1,133 @@
+//! Starting a command in a running container.
+//!
+//! The command's streams are the server's own pipes; its terminal's master goes to the server. The shim only waits
+//! for the command to end.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use caps::Capability;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
+
+use super::container::Container;
+use super::launcher::{FILTER_CAPABILITIES, Launcher, Restrictions};
+use super::protocol::{Exec, Failure};
+use super::start::{console, failure, guarded, receive_master};
+
+/// Starts a command; answers its process and, if it has one, its terminal's master.
+pub(super) fn exec(
+    container: &Container,
+    exec: &Exec,
+    streams: Vec<OwnedFd>,
+) -> Result<(i32, Option<OwnedFd>), Failure> {
+    let spec = Spec::load(container.bundle.join("config.json"))
+        .map_err(|err| Failure::other(format!("read the container's configuration: {err}")))?;
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(exec.args.clone()));
+    process.set_terminal(Some(exec.tty));
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
+    let borrowed = match &seccomp {
+        // Without no_new_privileges only an administrator may load a filter.
+        Some(_) if process.no_new_privileges() != Some(true) => borrow(&mut process),
+        _ => Vec::new(),
+    };
+    let file = process_file(&process)
+        .map_err(|err| Failure::other(format!("write the command's description: {err}")))?;
+    let launcher = Launcher {
+        restrictions: Some(Restrictions { seccomp, borrowed }),
+    };
+    let mut builder = ContainerBuilder::new(container.id.clone(), SyscallType::default())
+        .with_root_path(&container.root)
+        .map_err(failure)?
+        .with_executor(launcher);
+    let mut listener = None;
+    if exec.tty {
+        let (socket, path) = console(&container.bundle)
+            .map_err(|err| Failure::other(format!("make the terminal's socket: {err}")))?;
+        builder = builder.with_console_socket(Some(path));
+        listener = Some(socket);
+    } else {
+        let mut streams = streams.into_iter();
+        let mut stream = |wanted: bool| -> Result<OwnedFd, Failure> {
+            match wanted.then(|| streams.next()) {
+                Some(Some(fd)) => Ok(fd),
+                Some(None) => Err(Failure::other("a stream of the command is missing")),
+                None => fs::OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/null")
+                    .map(Into::into)
+                    .map_err(|err| Failure::other(format!("open /dev/null: {err}"))),
+            }
+        };
+        builder = builder
+            .with_stdin(stream(exec.stdin)?)
+            .with_stdout(stream(exec.stdout)?)
+            .with_stderr(stream(exec.stderr)?);
+    }
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let pid = guarded(&container.bundle, || {
+        builder
+            .as_tenant()
+            .with_process(Some(path))
+            .with_detach(true)
+            .build()
+            .map_err(failure)
+    })?;
+    let master = listener.map(|listener| receive_master(&listener)).transpose()?;
+    Ok((pid.as_raw(), master))
+}
+
+/// Lends the process what it needs to load its filter, and says what it has to give back.
+fn borrow(process: &mut Process) -> Vec<Capability> {
+    let mut capabilities = process.capabilities().clone().unwrap_or_else(none);
+    let own = capabilities.bounding().clone().unwrap_or_default();
+    let mut borrowed = Vec::new();
+    for capability in FILTER_CAPABILITIES {
+        let spec = match capability {
+            Capability::CAP_SYS_ADMIN => oci_spec::runtime::Capability::SysAdmin,
+            _ => oci_spec::runtime::Capability::Setpcap,
+        };
+        if !own.contains(&spec) {
+            borrowed.push(capability);
+        }
+        let with = |set: &Option<Capabilities>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(spec);
+            Some(set)
+        };
+        let (bounding, effective, permitted) = (
+            with(capabilities.bounding()),
+            with(capabilities.effective()),
+            with(capabilities.permitted()),
+        );
+        capabilities
+            .set_bounding(bounding)
+            .set_effective(effective)
+            .set_permitted(permitted);
+    }
+    process.set_capabilities(Some(capabilities));
+    borrowed
+}
+
+fn none() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(None)
+        .set_effective(None)
+        .set_permitted(None)
+        .set_inheritable(None)
+        .set_ambient(None);
+    none
+}
+
+/// A file without a name, as libcontainer wants to read the description from a path.
+fn process_file(process: &Process) -> std::io::Result<fs::File> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let mut file = fs::File::from(memfd_create(c"process", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(process)?)?;
+    Ok(file)
+}

@@ -1,0 +1,218 @@
+//! The last steps of a process before it becomes the container's program.
+//!
+//! libcontainer calls a [`Launcher`] inside the container, as the container's user: first to see whether the program
+//! can be run, then to run it. The words of its errors are those that users know from other runtimes.
+
+use std::ffi::CString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+
+/// Runs a container's program.
+#[derive(Clone, Debug)]
+pub(super) struct Launcher {
+    /// For a command in a running container; libcontainer sees to the container's own process itself.
+    pub(super) restrictions: Option<Restrictions>,
+}
+
+/// What libcontainer does not do for a command in a running container.
+#[derive(Clone, Debug)]
+pub(super) struct Restrictions {
+    pub(super) seccomp: Option<LinuxSeccomp>,
+    /// Capabilities that the process holds only for loading its filter.
+    pub(super) borrowed: Vec<Capability>,
+}
+
+/// What a filter may only be loaded with, and what one drops it with.
+pub(super) const FILTER_CAPABILITIES: [Capability; 2] =
+    [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
+
+impl Restrictions {
+    fn apply(&self) -> Result<(), String> {
+        if let Some(seccomp) = &self.seccomp {
+            libcontainer::seccomp::initialize_seccomp(seccomp)
+                .map_err(|err| format!("load the seccomp filter: {err}"))?;
+        }
+        let drop = |capability: Capability| -> Result<(), caps::errors::CapsError> {
+            if caps::has_cap(None, CapSet::Bounding, capability)? {
+                caps::drop(None, CapSet::Bounding, capability)?;
+            }
+            Ok(())
+        };
+        for &capability in &self.borrowed {
+            drop(capability).map_err(|err| format!("drop {capability}: {err}"))?;
+        }
+        if !self.borrowed.is_empty() {
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                let kept: CapsHashSet = caps::read(None, set)
+                    .map_err(|err| format!("read capabilities: {err}"))?
+                    .into_iter()
+                    .filter(|capability| !self.borrowed.contains(capability))
+                    .collect();
+                caps::set(None, set, &kept).map_err(|err| format!("set capabilities: {err}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Executor for Launcher {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        program(spec)
+            .map(drop)
+            .map_err(ExecutorValidationError::ArgValidationError)
+    }
+
+    // The environment is handed to the program as the spec has it, in its order.
+    fn setup_envs(
+        &self,
+        _: std::collections::HashMap<String, String>,
+    ) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let path = program(spec).map_err(ExecutorError::Other)?;
+        if let Some(restrictions) = &self.restrictions {
+            restrictions.apply().map_err(ExecutorError::Other)?;
+        }
+        let failure = execute(spec, &path);
+        let message = format!("exec {}: {}", path.display(), describe(failure));
+        if self.restrictions.is_none() {
+            // Nobody listens any more: what a user sees is the container's log.
+            eprintln!("{message}");
+            // SAFETY: ends the process without running what its parent had registered.
+            unsafe { libc::_exit(255) }
+        }
+        Err(ExecutorError::Other(message))
+    }
+}
+
+fn arguments(spec: &Spec) -> (&[String], &[String]) {
+    let process = spec.process().as_ref();
+    (
+        process.and_then(|process| process.args().as_deref()).unwrap_or_default(),
+        process.and_then(|process| process.env().as_deref()).unwrap_or_default(),
+    )
+}
+
+/// Replaces this process by the program; returns only when the kernel refuses.
+fn execute(spec: &Spec, path: &Path) -> nix::Error {
+    let (args, env) = arguments(spec);
+    let strings = |list: &[String]| -> Result<Vec<CString>, nix::Error> {
+        list.iter()
+            .map(|text| CString::new(text.as_str()).map_err(|_| nix::Error::EINVAL))
+            .collect()
+    };
+    let path = match CString::new(path.as_os_str().as_encoded_bytes()) {
+        Ok(path) => path,
+        Err(_) => return nix::Error::EINVAL,
+    };
+    let (args, env) = match (strings(args), strings(env)) {
+        (Ok(args), Ok(env)) => (args, env),
+        (Err(err), _) | (_, Err(err)) => return err,
+    };
+    // The shim blocks and ignores signals; its containers start with none of that.
+    for signal in 1..=64 {
+        // SAFETY: setting the default disposition; numbers that cannot be set are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    if let Err(err) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None) {
+        return err;
+    }
+    match nix::unistd::execve(&path, &args, &env) {
+        Err(err) => err,
+    }
+}
+
+/// The program's path, searched for as a shell would.
+fn program(spec: &Spec) -> Result<PathBuf, String> {
+    let (args, env) = arguments(spec);
+    let name = args.first().map(String::as_str).unwrap_or_default();
+    let path = env
+        .iter()
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or_default();
+    search(name, path)
+}
+
+fn search(name: &str, path: &str) -> Result<PathBuf, String> {
+    if name.contains('/') {
+        return match executable(Path::new(name)) {
+            Ok(()) => Ok(PathBuf::from(name)),
+            Err(reason) => Err(format!("exec: {name:?}: {reason}")),
+        };
+    }
+    path.split(':')
+        .map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name))
+        .find(|candidate| !name.is_empty() && executable(candidate).is_ok())
+        .ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"))
+}
+
+fn executable(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::metadata(path).map_err(|err| {
+        let errno = nix::Error::from_raw(err.raw_os_error().unwrap_or_default());
+        format!("stat {}: {}", path.display(), describe(errno))
+    })?;
+    if metadata.is_dir() {
+        return Err(describe(nix::Error::EISDIR));
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err(describe(nix::Error::EACCES));
+    }
+    Ok(())
+}
+
+/// The kernel's words for an error, as other runtimes write them.
+fn describe(errno: nix::Error) -> String {
+    match errno {
+        nix::Error::ENOENT => "no such file or directory".into(),
+        nix::Error::EACCES => "permission denied".into(),
+        nix::Error::EPERM => "operation not permitted".into(),
+        nix::Error::ENOEXEC => "exec format error".into(),
+        nix::Error::EISDIR => "is a directory".into(),
+        nix::Error::ENOTDIR => "not a directory".into(),
+        nix::Error::E2BIG => "argument list too long".into(),
+        other => other.desc().to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed call fails the test
+
+    use super::*;
+
+    #[test]
+    fn programs_are_found_or_the_reason_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode: u32| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path.display().to_string()
+        };
+        let (runs, plain) = (file("runs", 0o755), file("plain", 0o644));
+        let here = dir.path().display().to_string();
+        let path = format!("/nonexistent:{here}");
+        let cases = [
+            (runs.as_str(), Ok(runs.clone())),
+            ("runs", Ok(runs.clone())),
+            ("plain", Err("exec: \"plain\": executable file not found in $PATH".to_owned())),
+            ("", Err("exec: \"\": executable file not found in $PATH".to_owned())),
+            (plain.as_str(), Err(format!("exec: {plain:?}: permission denied"))),
+            (here.as_str(), Err(format!("exec: {here:?}: is a directory"))),
+            (
+                "/no/such",
+                Err("exec: \"/no/such\": stat /no/such: no such file or directory".to_owned()),
+            ),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(search(name, &path), expected.map(PathBuf::from), "{name}");
+        }
+    }
+}

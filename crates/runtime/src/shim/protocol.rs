@@ -1,0 +1,183 @@
+//! What the server and a shim say to each other.
+//!
+//! A connection is a unix socket of packets: one packet is one JSON message, with descriptors beside it where the
+//! message says so. The server numbers its requests; the shim answers each with the same number, in order, and puts
+//! events between the answers. A shim serves one connection; a new one takes the place of the old, and its first
+//! request is [`Request::State`], whose answer is everything that happened while nobody was there.
+//!
+//! A new server must understand an old shim: fields are only ever added, with defaults, and requests only to the end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A numbered request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Call {
+    pub number: u64,
+    pub request: Request,
+}
+
+/// What a server asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Request {
+    /// Makes the pod's namespaces. Answer: [`Answer::Opened`].
+    Open(Namespaces),
+    /// Answer: [`Answer::State`].
+    State,
+    /// Creates and starts a container. Answer: [`Answer::Started`].
+    Start(Start),
+    /// Sends a signal to a container's own process, or to every process in its cgroup. Answer: [`Answer::Done`].
+    Kill { id: String, signal: i32, all: bool },
+    /// Drops what is kept of an ended container. Answer: [`Answer::Done`].
+    Forget { id: String },
+    /// Starts a command in a container. The packet carries the process's ends of its streams, in the order stdin,
+    /// stdout, stderr. Answer: [`Answer::Executed`], with the terminal's master when there is one.
+    Exec(Exec),
+    /// Sends a signal to a command. Answer: [`Answer::Done`].
+    KillExec { exec: u64, signal: i32 },
+    /// Joins the streams of a container. The packet carries the writing ends of pipes for the wanted outputs, in the
+    /// order stdout, stderr. Answer: [`Answer::Attached`], with the writing end of stdin or the terminal's master.
+    Attach(Attach),
+    /// Opens the log's path anew. Answer: [`Answer::Done`].
+    ReopenLog { id: String },
+    /// A TCP socket made in the pod's network namespace. Answer: [`Answer::Done`] with the socket.
+    Socket { v6: bool },
+    /// Ends the shim, with whatever still runs in it. Answer: [`Answer::Done`].
+    Close,
+}
+
+/// Which namespaces the pod has for itself, and what is set in them.
+#[derive(Debug, Default, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Namespaces {
+    pub network: bool,
+    pub ipc: bool,
+    pub uts: bool,
+    pub hostname: String,
+    /// Kernel parameters of the pod, dotted names.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A container to create and start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub id: String,
+    /// The directory with `config.json`; also where relative names of layers are looked up.
+    pub bundle: PathBuf,
+    /// The directory under which libcontainer keeps its state.
+    pub root: PathBuf,
+    /// The container's cgroup, from the root of the hierarchies.
+    pub cgroup: PathBuf,
+    /// None: the output goes nowhere (the pause container).
+    pub log: Option<PathBuf>,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdin_once: bool,
+}
+
+/// A command to run in a container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Exec {
+    pub id: String,
+    /// The server's name for the command, unique as long as the shim lives.
+    pub exec: u64,
+    pub args: Vec<String>,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Streams of a container to join.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Attach {
+    pub id: String,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// What a shim says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Message {
+    Reply {
+        number: u64,
+        answer: Result<Answer, Failure>,
+    },
+    /// A container's own process has ended.
+    Exited { id: String, exit: Exit },
+    /// A command has ended.
+    ExecExited { exec: u64, code: i32 },
+}
+
+/// The answer to a request that succeeded.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Answer {
+    Done,
+    Opened { pid: i32 },
+    State { containers: Vec<ContainerState> },
+    Started { pid: i32, at: i64 },
+    Executed { pid: i32 },
+    Attached { tty: bool },
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+/// Why a request failed, for programs.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum FailureKind {
+    /// There is no such container, or it does not run.
+    NotRunning,
+    /// The program to run is not there or cannot be run.
+    Executable,
+    /// Anything else.
+    Other,
+}
+
+/// What the shim knows of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ContainerState {
+    pub id: String,
+    pub pid: i32,
+    /// Nanoseconds since the epoch.
+    pub started_at: i64,
+    pub exit: Option<Exit>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The exit code, or 128 and the signal's number.
+    pub code: i32,
+    /// Nanoseconds since the epoch.
+    pub at: i64,
+    /// The kernel killed a process of the container for want of memory.
+    pub oom_killed: bool,
+}
+
+impl Failure {
+    pub(crate) fn other(message: impl Into<String>) -> Self {
+        Self {
+            kind: FailureKind::Other,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn not_running(id: &str) -> Self {
+        Self {
+            kind: FailureKind::NotRunning,
+            message: format!("container {id} is not running"),
+        }
+    }
+}
