@@ -14,7 +14,10 @@ fn main() {
         .args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "strip=symbols"])
         .args(["-C", "relocation-model=static", "-C", "target-feature=+crt-static"])
         // Small pages of the file: a program of one page of code need not be 64 KiB long.
-        .args(["-C", "link-args=-nostartfiles -nostdlib -static -Wl,-z,max-page-size=4096,--build-id=none"])
+        .args([
+            "-C",
+            "link-args=-nostartfiles -nostdlib -static -Wl,-z,max-page-size=4096,--build-id=none",
+        ])
         .arg("-o")
         .arg(&output)
         .arg("pause/pause.rs")

@@ -1,1 +1,9 @@
-//! The `runtime` room.
+//! The built-in container runtime: implements the Container Runtime Interface with one small process a pod.
+
+mod network;
+mod session;
+mod shim;
+
+pub use network::{HostPort, NetworkError, PodLink, PodNetwork, Protocol};
+pub use session::{Command, Session, Sessions, Stream, Streams, Terminal};
+pub use shim::shim_main;

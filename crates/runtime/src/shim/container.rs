@@ -47,8 +47,7 @@ impl Container {
         }
         let pids = if all { processes(&self.cgroup) } else { Vec::new() };
         for pid in pids.into_iter().chain([self.pid]) {
-            send(pid, signal)
-                .map_err(|err| Failure::other(format!("signal {signal} to process {pid}: {err}")))?;
+            send(pid, signal).map_err(|err| Failure::other(format!("signal {signal} to process {pid}: {err}")))?;
         }
         Ok(())
     }

@@ -8,9 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, accept4, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, accept4, socket};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::container::{Container, send};
@@ -95,7 +93,8 @@ impl Shim {
         // SAFETY: the kernel has just made the descriptor for this process.
         let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
         self.disconnect();
-        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, CONNECTION))?;
+        self.epoll
+            .add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, CONNECTION))?;
         self.connection = Some(Connection {
             socket,
             outgoing: VecDeque::new(),
@@ -125,7 +124,13 @@ impl Shim {
                     Ok((answer, descriptors)) => (Ok(answer), descriptors),
                     Err(failure) => (Err(failure), Vec::new()),
                 };
-                self.say(&Message::Reply { number: call.number, answer }, descriptors);
+                self.say(
+                    &Message::Reply {
+                        number: call.number,
+                        answer,
+                    },
+                    descriptors,
+                );
                 // What ended while libcontainer was at work has sent its signal already, but a server wants the
                 // answer to its request first.
                 trim();
@@ -169,11 +174,7 @@ impl Shim {
             .modify(&connection.socket, &mut EpollEvent::new(flags, CONNECTION));
     }
 
-    fn answer(
-        &mut self,
-        request: Request,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(Answer, Vec<OwnedFd>), Failure> {
+    fn answer(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>), Failure> {
         let answer = match request {
             Request::Open(namespaces) => {
                 start::open(&namespaces)?;
@@ -221,9 +222,8 @@ impl Shim {
             }
             Request::KillExec { exec, signal } => {
                 if let Some((pid, _)) = self.execs.iter().find(|(_, name)| **name == exec) {
-                    send(*pid, signal).map_err(|err| {
-                        Failure::other(format!("signal {signal} to process {pid}: {err}"))
-                    })?;
+                    send(*pid, signal)
+                        .map_err(|err| Failure::other(format!("signal {signal} to process {pid}: {err}")))?;
                 }
                 Answer::Done
             }
@@ -270,11 +270,7 @@ impl Shim {
             .ok_or_else(|| Failure::not_running(id))
     }
 
-    fn attach(
-        &mut self,
-        request: &Attach,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(Answer, Vec<OwnedFd>), Failure> {
+    fn attach(&mut self, request: &Attach, descriptors: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>), Failure> {
         let mut tokens = [0; 2];
         for token in &mut tokens {
             self.next_token += 1;
@@ -376,13 +372,15 @@ impl Shim {
         self.buffer.resize(CHUNK, 0);
         let Container { outputs, log, .. } = container;
         outputs.retain_mut(|output| {
-            loop {
+            // A pipe holds far less than this: what comes after it is from a process that outlived its container.
+            for _ in 0..64 {
                 match output.pump(&mut self.buffer, log.as_mut(), epoll) {
                     Progress::Read => {}
                     Progress::Idle => return true,
                     Progress::Ended => return false,
                 }
             }
+            true
         });
         let exit: Exit = container.ended(code, start::now());
         let id = container.id.clone();

@@ -35,8 +35,8 @@ pub(super) fn exec(
         Some(_) if process.no_new_privileges() != Some(true) => borrow(&mut process),
         _ => Vec::new(),
     };
-    let file = process_file(&process)
-        .map_err(|err| Failure::other(format!("write the command's description: {err}")))?;
+    let file =
+        process_file(&process).map_err(|err| Failure::other(format!("write the command's description: {err}")))?;
     let launcher = Launcher {
         restrictions: Some(Restrictions { seccomp, borrowed }),
     };
@@ -46,8 +46,8 @@ pub(super) fn exec(
         .with_executor(launcher);
     let mut listener = None;
     if exec.tty {
-        let (socket, path) = console(&container.bundle)
-            .map_err(|err| Failure::other(format!("make the terminal's socket: {err}")))?;
+        let (socket, path) =
+            console(&container.bundle).map_err(|err| Failure::other(format!("make the terminal's socket: {err}")))?;
         builder = builder.with_console_socket(Some(path));
         listener = Some(socket);
     } else {

@@ -28,8 +28,7 @@ pub(super) struct Restrictions {
 }
 
 /// What a filter may only be loaded with, and what one drops it with.
-pub(super) const FILTER_CAPABILITIES: [Capability; 2] =
-    [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
+pub(super) const FILTER_CAPABILITIES: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
 
 impl Restrictions {
     fn apply(&self) -> Result<(), String> {
@@ -68,10 +67,7 @@ impl Executor for Launcher {
     }
 
     // The environment is handed to the program as the spec has it, in its order.
-    fn setup_envs(
-        &self,
-        _: std::collections::HashMap<String, String>,
-    ) -> Result<(), ExecutorSetEnvsError> {
+    fn setup_envs(&self, _: std::collections::HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         Ok(())
     }
 
@@ -95,7 +91,9 @@ impl Executor for Launcher {
 fn arguments(spec: &Spec) -> (&[String], &[String]) {
     let process = spec.process().as_ref();
     (
-        process.and_then(|process| process.args().as_deref()).unwrap_or_default(),
+        process
+            .and_then(|process| process.args().as_deref())
+            .unwrap_or_default(),
         process.and_then(|process| process.env().as_deref()).unwrap_or_default(),
     )
 }
@@ -202,7 +200,10 @@ mod tests {
         let cases = [
             (runs.as_str(), Ok(runs.clone())),
             ("runs", Ok(runs.clone())),
-            ("plain", Err("exec: \"plain\": executable file not found in $PATH".to_owned())),
+            (
+                "plain",
+                Err("exec: \"plain\": executable file not found in $PATH".to_owned()),
+            ),
             ("", Err("exec: \"\": executable file not found in $PATH".to_owned())),
             (plain.as_str(), Err(format!("exec: {plain:?}: permission denied"))),
             (here.as_str(), Err(format!("exec: {here:?}: is a directory"))),

@@ -74,7 +74,17 @@ impl Lines {
     }
 
     fn record(&mut self, tag: &[u8], tail: &[u8], time: &str, out: &mut Vec<u8>) {
-        for part in [time.as_bytes(), b" ", self.origin.name(), b" ", tag, b" ", &self.pending, tail, b"\n"] {
+        for part in [
+            time.as_bytes(),
+            b" ",
+            self.origin.name(),
+            b" ",
+            tag,
+            b" ",
+            &self.pending,
+            tail,
+            b"\n",
+        ] {
             out.extend_from_slice(part);
         }
         // Most lines come whole: the memory of the rare piece is given back.

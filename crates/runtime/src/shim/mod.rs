@@ -28,8 +28,6 @@ mod start;
 mod trace;
 mod zygote;
 
-pub(crate) use zygote::Fork;
-
 /// The hidden `podium shim` command. Its standard input is the server's socket; it has no flags.
 pub fn shim_main() -> ! {
     let code = match zygote::run() {

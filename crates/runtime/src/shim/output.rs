@@ -81,12 +81,7 @@ impl Output {
     }
 
     /// Reads once and passes on.
-    pub(super) fn pump(
-        &mut self,
-        buffer: &mut [u8],
-        log: Option<&mut LogFile>,
-        epoll: &Epoll,
-    ) -> Progress {
+    pub(super) fn pump(&mut self, buffer: &mut [u8], log: Option<&mut LogFile>, epoll: &Epoll) -> Progress {
         if self.sinks.iter().any(|sink| !sink.pending.is_empty()) {
             return Progress::Idle;
         }
@@ -169,13 +164,7 @@ impl Sink {
     }
 }
 
-fn modify(
-    epoll: &Epoll,
-    fd: BorrowedFd<'_>,
-    wanted: bool,
-    flags: EpollFlags,
-    token: u64,
-) -> nix::Result<()> {
+fn modify(epoll: &Epoll, fd: BorrowedFd<'_>, wanted: bool, flags: EpollFlags, token: u64) -> nix::Result<()> {
     let flags = if wanted { flags } else { EpollFlags::empty() };
     epoll.modify(fd, &mut EpollEvent::new(flags, token))
 }

@@ -4,9 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg,
-};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -72,13 +70,10 @@ pub(crate) fn receive<T: DeserializeOwned>(
                     if let ControlMessageOwned::ScmRights(raw) = control {
                         // SAFETY: the kernel has just made these descriptors for this process, and nothing else
                         // has seen their numbers.
-                        descriptors
-                            .extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                        descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                     }
                 }
-                let truncated = message
-                    .flags
-                    .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+                let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
                 break (message.bytes, descriptors, truncated);
             }
             Err(Errno::EINTR) => continue,
@@ -112,21 +107,16 @@ mod tests {
 
     #[test]
     fn messages_travel_with_their_descriptors() {
-        let (left, right) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .unwrap();
+        let (left, right) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         let (reader, writer) = nix::unistd::pipe().unwrap();
         Packet::new(&"first", vec![writer]).unwrap().send(&left).unwrap();
         Packet::new(&"second", vec![]).unwrap().send(&left).unwrap();
         drop(left);
 
         let mut buffer = vec![0; MAX_PACKET];
-        let (message, descriptors) =
-            receive::<String>(right.as_fd(), &mut buffer, MsgFlags::empty()).unwrap().unwrap();
+        let (message, descriptors) = receive::<String>(right.as_fd(), &mut buffer, MsgFlags::empty())
+            .unwrap()
+            .unwrap();
         assert_eq!(message, "first");
         let mut descriptors = descriptors.into_iter();
         File::from(descriptors.next().unwrap()).write_all(b"through").unwrap();
@@ -135,10 +125,15 @@ mod tests {
         File::from(reader).read_to_string(&mut text).unwrap();
         assert_eq!(text, "through");
 
-        let (message, descriptors) =
-            receive::<String>(right.as_fd(), &mut buffer, MsgFlags::empty()).unwrap().unwrap();
+        let (message, descriptors) = receive::<String>(right.as_fd(), &mut buffer, MsgFlags::empty())
+            .unwrap()
+            .unwrap();
         assert_eq!((message.as_str(), descriptors.len()), ("second", 0));
-        assert!(receive::<String>(right.as_fd(), &mut buffer, MsgFlags::empty()).unwrap().is_none());
+        assert!(
+            receive::<String>(right.as_fd(), &mut buffer, MsgFlags::empty())
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]

@@ -30,14 +30,12 @@ pub(super) fn open(namespaces: &Namespaces) -> Result<(), Failure> {
     flags.set(CloneFlags::CLONE_NEWUTS, namespaces.uts);
     unshare(flags).map_err(|err| Failure::other(format!("make the pod's namespaces: {err}")))?;
     if namespaces.uts {
-        nix::unistd::sethostname(&namespaces.hostname).map_err(|err| {
-            Failure::other(format!("set the host name {:?}: {err}", namespaces.hostname))
-        })?;
+        nix::unistd::sethostname(&namespaces.hostname)
+            .map_err(|err| Failure::other(format!("set the host name {:?}: {err}", namespaces.hostname)))?;
     }
     for (name, value) in &namespaces.sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-        fs::write(&path, value)
-            .map_err(|err| Failure::other(format!("set sysctl {name} to {value:?}: {err}")))?;
+        fs::write(&path, value).map_err(|err| Failure::other(format!("set sysctl {name} to {value:?}: {err}")))?;
     }
     Ok(())
 }
@@ -50,8 +48,15 @@ struct Streams {
 }
 
 enum Child {
-    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
-    Console { listener: UnixListener, path: PathBuf },
+    Pipes {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    Console {
+        listener: UnixListener,
+        path: PathBuf,
+    },
 }
 
 impl Streams {
@@ -64,9 +69,8 @@ impl Streams {
                 child: Child::Console { listener, path },
             });
         }
-        let null = || -> io::Result<OwnedFd> {
-            Ok(fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into())
-        };
+        let null =
+            || -> io::Result<OwnedFd> { Ok(fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()) };
         let (stdin, input) = if start.stdin {
             let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
             (reader, Some(writer))
@@ -92,31 +96,24 @@ impl Streams {
 }
 
 /// Creates and starts a container. `token` numbers its streams in `epoll`.
-pub(super) fn start(
-    start: Start,
-    epoll: &Epoll,
-    mut token: impl FnMut() -> u64,
-) -> Result<Container, Failure> {
+pub(super) fn start(start: Start, epoll: &Epoll, mut token: impl FnMut() -> u64) -> Result<Container, Failure> {
     let log = match &start.log {
-        Some(path) => Some(LogFile::open(path.clone()).map_err(|err| {
-            Failure::other(format!("open the log {}: {err}", path.display()))
-        })?),
+        Some(path) => Some(
+            LogFile::open(path.clone())
+                .map_err(|err| Failure::other(format!("open the log {}: {err}", path.display())))?,
+        ),
         None => None,
     };
-    let streams = Streams::of(&start)
-        .map_err(|err| Failure::other(format!("make the container's streams: {err}")))?;
+    let streams = Streams::of(&start).map_err(|err| Failure::other(format!("make the container's streams: {err}")))?;
     let builder = ContainerBuilder::new(start.id.clone(), SyscallType::default())
         .with_root_path(&start.root)
         .map_err(failure)?
         .with_executor(Launcher { restrictions: None });
     let (builder, listener) = match streams.child {
-        Child::Pipes { stdin, stdout, stderr } => (
-            builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr),
-            None,
-        ),
-        Child::Console { listener, path } => {
-            (builder.with_console_socket(Some(path)), Some(listener))
+        Child::Pipes { stdin, stdout, stderr } => {
+            (builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None)
         }
+        Child::Console { listener, path } => (builder.with_console_socket(Some(path)), Some(listener)),
     };
     let mut created = guarded(&start.bundle, || {
         builder
@@ -217,16 +214,12 @@ pub(super) fn receive_master(listener: &UnixListener) -> Result<OwnedFd, Failure
 
 /// Runs libcontainer in a directory, and undoes what it leaves behind in this process: the out-of-memory score that
 /// it takes on for its children, and, when it fails, the descriptors that it forgets.
-pub(super) fn guarded<T>(
-    dir: &Path,
-    create: impl FnOnce() -> Result<T, Failure>,
-) -> Result<T, Failure> {
+pub(super) fn guarded<T>(dir: &Path, create: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     const SCORE: &str = "/proc/self/oom_score_adj";
     let score = fs::read_to_string(SCORE).unwrap_or_default();
     let before = descriptors();
     trace::take();
-    std::env::set_current_dir(dir)
-        .map_err(|err| Failure::other(format!("enter {}: {err}", dir.display())))?;
+    std::env::set_current_dir(dir).map_err(|err| Failure::other(format!("enter {}: {err}", dir.display())))?;
     let result = create();
     let _ = std::env::set_current_dir("/");
     if fs::read_to_string(SCORE).unwrap_or_default() != score {
