@@ -101,7 +101,8 @@ impl Stream {
             &fd,
             nix::fcntl::FcntlArg::F_SETFL(flags | nix::fcntl::OFlag::O_NONBLOCK),
         )?;
-        Ok(Self(AsyncFd::register(fd)?))
+        // SAFETY: an OwnedFd is open for as long as it lives, and always under the same number.
+        Ok(Self(unsafe { AsyncFd::register(fd) }?))
     }
 }
 
