@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use schemars::SchemaGenerator;
 use serde_json::Value;
 
 use crate::decode::{self, Decoded, FieldValidation, Format};
@@ -124,6 +125,11 @@ pub trait TypedStrategy: Send + Sync + 'static {
         decode::value_as(value, validation)
     }
 
+    /// Adds the JSON schema of the kind, as clients see it, to a generator.
+    fn schema(&self, generator: &mut SchemaGenerator) {
+        generator.subschema_for::<Self::Object>();
+    }
+
     /// The object as clients of this version see it.
     fn wire_value(&self, object: &Self::Object) -> Result<Value, Status> {
         object.to_value().map_err(status::internal)
@@ -163,6 +169,8 @@ pub trait Strategy: Send + Sync {
     fn field(&self, object: &dyn Object, path: &str) -> Option<String>;
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
     fn merge_schema(&self) -> &MergeSchema;
+    /// Adds the JSON schema of the kind, and of all that it uses, to a generator.
+    fn schema(&self, generator: &mut SchemaGenerator);
 }
 
 /// A [`TypedStrategy`] with its type erased.
@@ -288,5 +296,9 @@ impl<S: TypedStrategy> Strategy for Typed<S> {
 
     fn merge_schema(&self) -> &MergeSchema {
         &self.merge
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) {
+        self.strategy.schema(generator);
     }
 }

@@ -222,7 +222,7 @@ pub fn label_value(s: &str) -> Vec<String> {
 pub fn port_name(s: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if s.len() > 15 {
-        errors.push("must be no more than 15 characters".to_owned());
+        errors.push(max_len(15));
     }
     if !s.bytes().all(|b| lower_alphanumeric(b) || b == b'-') || s.is_empty() {
         errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
@@ -344,6 +344,6 @@ mod tests {
         assert!(port_name("http-alt").is_empty());
         assert_eq!(port_name("123"), ["must contain at least one letter (a-z)"]);
         assert_eq!(port_name("a--b"), ["must not contain consecutive hyphens"]);
-        assert_eq!(port_name("toolongportname1"), ["must be no more than 15 characters"]);
+        assert_eq!(port_name("toolongportname1"), ["must be no more than 15 bytes"]);
     }
 }

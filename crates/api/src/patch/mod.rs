@@ -1,5 +1,7 @@
 //! Patches: RFC 6902, RFC 7386 and strategic merge, as values in and a value out.
 
+pub(crate) mod keys;
+
 /// The merge keys of one kind, for strategic merge patches.
 #[derive(Debug)]
 pub struct MergeSchema {
