@@ -5,6 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -51,7 +53,11 @@ impl Inbox {
 }
 
 impl AsyncRead for Inbox {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while !self.current.has_remaining() {
             match ready!(self.chunks.poll_recv(cx)) {
                 Some(chunk) => self.current = chunk,
@@ -68,8 +74,10 @@ impl AsyncRead for Inbox {
 pub(crate) struct Outbox<M: Send + 'static> {
     wire: PollSender<M>,
     label: u32,
-    data: fn(u32, Bytes) -> M,
+    data: fn(u32, &[u8]) -> M,
     end: fn(u32) -> Option<M>,
+    /// Set when the peer wants no more of this stream, though its connection stands.
+    reset: Arc<AtomicBool>,
 }
 
 impl<M: Send + 'static> Outbox<M> {
@@ -77,7 +85,7 @@ impl<M: Send + 'static> Outbox<M> {
     pub(crate) fn new(
         wire: mpsc::Sender<M>,
         label: u32,
-        data: fn(u32, Bytes) -> M,
+        data: fn(u32, &[u8]) -> M,
         end: fn(u32) -> Option<M>,
     ) -> Outbox<M> {
         Outbox {
@@ -85,11 +93,29 @@ impl<M: Send + 'static> Outbox<M> {
             label,
             data,
             end,
+            reset: Arc::default(),
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, message: impl FnOnce(&Self) -> M) -> Poll<io::Result<()>> {
-        let lost = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the client's connection is closed");
+    /// Setting the flag makes all later writes fail.
+    pub(crate) fn reset_flag(&self) -> Arc<AtomicBool> {
+        self.reset.clone()
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        message: impl FnOnce(&Self) -> M,
+    ) -> Poll<io::Result<()>> {
+        if self.reset.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let lost = |_| {
+            io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "the client's connection is closed",
+            )
+        };
         ready!(self.wire.poll_reserve(cx)).map_err(lost)?;
         let message = message(self);
         Poll::Ready(self.wire.send_item(message).map_err(lost))
@@ -97,15 +123,16 @@ impl<M: Send + 'static> Outbox<M> {
 }
 
 impl<M: Send + 'static> AsyncWrite for Outbox<M> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let length = bytes.len().min(CHUNK);
         if length == 0 {
             return Poll::Ready(Ok(0));
         }
-        ready!(self.poll_send(cx, |this| (this.data)(
-            this.label,
-            Bytes::copy_from_slice(&bytes[..length])
-        )))?;
+        ready!(self.poll_send(cx, |this| (this.data)(this.label, &bytes[..length])))?;
         Poll::Ready(Ok(length))
     }
 

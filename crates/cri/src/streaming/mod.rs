@@ -14,7 +14,18 @@
 //! Invariants: buffers are bounded everywhere, a slow reader slows its writer; all of stdout and stderr is sent
 //! before the status; a lost connection is the end of stdin and a broken stdout for the process, not its death.
 
+mod activity;
+mod client;
 mod ends;
+mod remote_command;
+mod serve;
+mod spdy;
+mod status;
+mod upgrade;
+mod websocket;
+
+pub use client::{ClientError, ForwardedConnection, PortForwardClient, RemoteStreams};
+pub use serve::serve;
 
 use std::time::Duration;
 
@@ -145,4 +156,9 @@ impl Default for Timeouts {
             stream_creation: Duration::from_secs(30),
         }
     }
+}
+
+/// What a client is told on the error stream of a connection that failed.
+fn forward_error(pod_sandbox_id: &str, port: u16, reason: &SessionError) -> String {
+    format!("error forwarding port {port} to pod {pod_sandbox_id}, uid : {reason}")
 }
