@@ -78,8 +78,7 @@ where
         .uri(target)
         .header(
             HOST,
-            uri.authority()
-                .map_or("localhost", |authority| authority.as_str()),
+            uri.authority().map_or("localhost", |authority| authority.as_str()),
         )
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, SPDY);
@@ -95,9 +94,7 @@ where
     let response = sender.send_request(request).await.map_err(http_error)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_REFUSAL)
-            .collect()
-            .await;
+        let body = Limited::new(response.into_body(), MAX_REFUSAL).collect().await;
         let message = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
         return Err(ClientError::Refused {
             uri: uri.clone(),
@@ -106,11 +103,7 @@ where
         });
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(http_error)?;
-    let (session, _) = Session::start(
-        TokioIo::new(upgraded),
-        Role::Client,
-        Timeouts::default().idle,
-    );
+    let (session, _) = Session::start(TokioIo::new(upgraded), Role::Client, Timeouts::default().idle);
     Ok(session)
 }
 
@@ -135,8 +128,7 @@ impl RemoteStreams {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let session = dial(io, uri, &PROTOCOLS[..1]).await?;
-        let (mut stdin, mut stdout, mut stderr, mut error, mut resize) =
-            (None, None, None, None, None);
+        let (mut stdin, mut stdout, mut stderr, mut error, mut resize) = (None, None, None, None, None);
         for name in expected(wanted, 4) {
             let stream = session
                 .open(Headers::of([(STREAM_TYPE, name)]))
@@ -214,11 +206,7 @@ impl PortForwardClient {
         };
         let port = port.to_string();
         let open = async |stream: &'static str| {
-            let headers = Headers::of([
-                (STREAM_TYPE, stream),
-                ("port", &port),
-                ("requestid", &request),
-            ]);
+            let headers = Headers::of([(STREAM_TYPE, stream), ("port", &port), ("requestid", &request)]);
             let refused = || ClientError::Stream {
                 uri: self.uri.clone(),
                 stream,

@@ -53,11 +53,7 @@ impl Inbox {
 }
 
 impl AsyncRead for Inbox {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while !self.current.has_remaining() {
             match ready!(self.chunks.poll_recv(cx)) {
                 Some(chunk) => self.current = chunk,
@@ -102,20 +98,11 @@ impl<M: Send + 'static> Outbox<M> {
         self.reset.clone()
     }
 
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        message: impl FnOnce(&Self) -> M,
-    ) -> Poll<io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, message: impl FnOnce(&Self) -> M) -> Poll<io::Result<()>> {
         if self.reset.load(Ordering::Relaxed) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        let lost = |_| {
-            io::Error::new(
-                io::ErrorKind::BrokenPipe,
-                "the client's connection is closed",
-            )
-        };
+        let lost = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the client's connection is closed");
         ready!(self.wire.poll_reserve(cx)).map_err(lost)?;
         let message = message(self);
         Poll::Ready(self.wire.send_item(message).map_err(lost))
@@ -123,11 +110,7 @@ impl<M: Send + 'static> Outbox<M> {
 }
 
 impl<M: Send + 'static> AsyncWrite for Outbox<M> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let length = bytes.len().min(CHUNK);
         if length == 0 {
             return Poll::Ready(Ok(0));

@@ -11,13 +11,8 @@ use super::{Stdio, StreamingRuntime, TerminalSize, Wanted};
 
 /// What is done with the streams.
 pub(crate) enum Command {
-    Exec {
-        container_id: String,
-        command: Vec<String>,
-    },
-    Attach {
-        container_id: String,
-    },
+    Exec { container_id: String, command: Vec<String> },
+    Attach { container_id: String },
 }
 
 /// A session of exec or attach.
@@ -35,10 +30,7 @@ impl RemoteCommand {
     pub(crate) async fn run(self, stdio: Stdio, lost: impl Future<Output = ()>) -> Status {
         let tty = self.wanted.tty;
         match self.command {
-            Command::Exec {
-                container_id,
-                command,
-            } => {
+            Command::Exec { container_id, command } => {
                 let result = self.runtime.exec(&container_id, &command, tty, stdio).await;
                 Status::of_exec(result, &command)
             }

@@ -21,14 +21,10 @@ pub fn serve<B>(
     mut request: Request<B>,
 ) -> Response<Full<Bytes>> {
     let (spdy_protocols, websocket_protocols) = match session {
-        Session::Exec { .. } | Session::Attach { .. } => (
-            spdy::remote_command::PROTOCOLS,
-            websocket::remote_command::PROTOCOLS,
-        ),
-        Session::PortForward { .. } => (
-            &[spdy::port_forward::PROTOCOL][..],
-            websocket::port_forward::PROTOCOLS,
-        ),
+        Session::Exec { .. } | Session::Attach { .. } => {
+            (spdy::remote_command::PROTOCOLS, websocket::remote_command::PROTOCOLS)
+        }
+        Session::PortForward { .. } => (&[spdy::port_forward::PROTOCOL][..], websocket::port_forward::PROTOCOLS),
     };
     let Granted {
         transport,
@@ -51,17 +47,7 @@ pub fn serve<B>(
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => {
-                run(
-                    TokioIo::new(upgraded),
-                    transport,
-                    protocol,
-                    runtime,
-                    session,
-                    timeouts,
-                )
-                .await
-            }
+            Ok(upgraded) => run(TokioIo::new(upgraded), transport, protocol, runtime, session, timeouts).await,
             Err(error) => tracing::debug!(%error, "streaming connection was not upgraded"),
         }
     });
@@ -81,39 +67,17 @@ async fn run(
             container_id,
             command,
             wanted,
-        } => (
-            Command::Exec {
-                container_id,
-                command,
-            },
-            wanted,
-        ),
-        Session::Attach {
-            container_id,
-            wanted,
-        } => (Command::Attach { container_id }, wanted),
-        Session::PortForward {
-            pod_sandbox_id,
-            ports,
-        } => {
+        } => (Command::Exec { container_id, command }, wanted),
+        Session::Attach { container_id, wanted } => (Command::Attach { container_id }, wanted),
+        Session::PortForward { pod_sandbox_id, ports } => {
             return match transport {
-                Transport::Spdy => {
-                    spdy::port_forward::serve(io, runtime, pod_sandbox_id, timeouts).await
-                }
+                Transport::Spdy => spdy::port_forward::serve(io, runtime, pod_sandbox_id, timeouts).await,
                 Transport::WebSocket if protocol == TUNNEL => {
                     let io = websocket::port_forward::tunnel(io).await;
                     spdy::port_forward::serve(io, runtime, pod_sandbox_id, timeouts).await;
                 }
                 Transport::WebSocket => {
-                    websocket::port_forward::serve(
-                        io,
-                        protocol,
-                        runtime,
-                        pod_sandbox_id,
-                        ports,
-                        timeouts,
-                    )
-                    .await;
+                    websocket::port_forward::serve(io, protocol, runtime, pod_sandbox_id, ports, timeouts).await;
                 }
             };
         }
@@ -130,8 +94,6 @@ async fn run(
     };
     match transport {
         Transport::Spdy => spdy::remote_command::serve(io, protocol, remote, timeouts).await,
-        Transport::WebSocket => {
-            websocket::remote_command::serve(io, protocol, remote, timeouts).await
-        }
+        Transport::WebSocket => websocket::remote_command::serve(io, protocol, remote, timeouts).await,
     }
 }

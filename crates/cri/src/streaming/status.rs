@@ -65,9 +65,7 @@ impl Status {
                     },
                 )
             },
-            Err(error) => {
-                Status::internal(format!("error executing command in container: {error}"))
-            }
+            Err(error) => Status::internal(format!("error executing command in container: {error}")),
         }
     }
 
@@ -83,9 +81,7 @@ impl Status {
         Status {
             status: "Failure",
             reason,
-            details: Some(Details {
-                causes: vec![cause],
-            }),
+            details: Some(Details { causes: vec![cause] }),
             ..Status::success()
         }
     }

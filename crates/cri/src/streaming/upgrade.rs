@@ -1,9 +1,7 @@
 //! Which transport and protocol a request gets: values in, an HTTP answer out.
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -11,8 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 /// The protocols that a SPDY client can speak.
 pub(crate) const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 /// Told to a client with whom no protocol is shared.
-const ACCEPTED_PROTOCOLS: HeaderName =
-    HeaderName::from_static("x-accepted-stream-protocol-versions");
+const ACCEPTED_PROTOCOLS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
 /// The value of `Upgrade` for SPDY.
 pub(crate) const SPDY: &str = "SPDY/3.1";
@@ -90,9 +87,7 @@ pub(crate) fn negotiate(
     if asked && upgrade.iter().any(|word| word.eq_ignore_ascii_case(SPDY)) {
         let clients: Vec<_> = words(headers, &STREAM_PROTOCOL).collect();
         if clients.is_empty() {
-            return Err(bad(
-                "unable to upgrade: X-Stream-Protocol-Version header is required",
-            ));
+            return Err(bad("unable to upgrade: X-Stream-Protocol-Version header is required"));
         }
         let Some(protocol) = first_shared(&clients, spdy) else {
             let message = format!(
@@ -127,9 +122,7 @@ fn switching(to: &'static str) -> Response<Full<Bytes>> {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    response
-        .headers_mut()
-        .insert(UPGRADE, HeaderValue::from_static(to));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(to));
     response
 }
 
@@ -160,9 +153,7 @@ mod tests {
     const SPDY_PROTOCOLS: &[&str] = &["v4.channel.k8s.io", "v3.channel.k8s.io", "channel.k8s.io"];
     const WEB_PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
-    fn ask(
-        headers: &[(&'static str, &'static str)],
-    ) -> Result<Granted, Box<Response<Full<Bytes>>>> {
+    fn ask(headers: &[(&'static str, &'static str)]) -> Result<Granted, Box<Response<Full<Bytes>>>> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
@@ -184,10 +175,7 @@ mod tests {
             (
                 [
                     &spdy[..],
-                    &[
-                        (version, "v9.channel.k8s.io"),
-                        (version, "v3.channel.k8s.io"),
-                    ],
+                    &[(version, "v9.channel.k8s.io"), (version, "v3.channel.k8s.io")],
                 ]
                 .concat(),
                 Transport::Spdy,
@@ -199,11 +187,7 @@ mod tests {
                 "channel.k8s.io",
             ),
             (
-                [
-                    &web[..],
-                    &[(subprotocol, "v5.channel.k8s.io, v4.channel.k8s.io")],
-                ]
-                .concat(),
+                [&web[..], &[(subprotocol, "v5.channel.k8s.io, v4.channel.k8s.io")]].concat(),
                 Transport::WebSocket,
                 "v5.channel.k8s.io",
             ),

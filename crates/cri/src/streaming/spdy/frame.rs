@@ -38,23 +38,11 @@ mod kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// Bytes of a stream; decoded, a piece of such a frame.
-    Data {
-        stream: u32,
-        bytes: Bytes,
-        fin: bool,
-    },
+    Data { stream: u32, bytes: Bytes, fin: bool },
     /// A new stream.
-    SynStream {
-        stream: u32,
-        fin: bool,
-        headers: Headers,
-    },
+    SynStream { stream: u32, fin: bool, headers: Headers },
     /// The other side takes the stream.
-    SynReply {
-        stream: u32,
-        fin: bool,
-        headers: Headers,
-    },
+    SynReply { stream: u32, fin: bool, headers: Headers },
     /// The stream is no more.
     RstStream { stream: u32, status: u32 },
     /// Identifiers (with their flags) and values.
@@ -64,11 +52,7 @@ pub(crate) enum Frame {
     /// No new streams after the named one.
     GoAway { last_stream: u32, status: u32 },
     /// More headers of a stream.
-    Headers {
-        stream: u32,
-        fin: bool,
-        headers: Headers,
-    },
+    Headers { stream: u32, fin: bool, headers: Headers },
     /// The other side could take so much more.
     WindowUpdate { stream: u32, delta: u32 },
 }
@@ -78,9 +62,7 @@ pub(crate) enum Frame {
 pub(crate) enum FrameError {
     #[error("SPDY control frame of version {0}, expected {VERSION}")]
     Version(u16),
-    #[error(
-        "SPDY control frame of type {kind} is {length} bytes long, which is not one of its lengths"
-    )]
+    #[error("SPDY control frame of type {kind} is {length} bytes long, which is not one of its lengths")]
     Length { kind: u16, length: usize },
     #[error("SPDY frame for stream 0")]
     StreamZero,
@@ -115,38 +97,24 @@ impl Encoder {
                 out.put_uint(bytes.len() as u64, 3);
                 out.put_slice(bytes);
             }
-            Frame::SynStream {
-                stream,
-                fin,
-                headers,
-            } => self.control(out, kind::SYN_STREAM, *fin, |this, out| {
+            Frame::SynStream { stream, fin, headers } => self.control(out, kind::SYN_STREAM, *fin, |this, out| {
                 out.put_u32(*stream);
                 out.put_u32(0); // associated with no other stream
                 out.put_u16(0); // highest priority, no credential slot
                 this.compressor.append(headers, out);
             }),
-            Frame::SynReply {
-                stream,
-                fin,
-                headers,
-            } => self.control(out, kind::SYN_REPLY, *fin, |this, out| {
+            Frame::SynReply { stream, fin, headers } => self.control(out, kind::SYN_REPLY, *fin, |this, out| {
                 out.put_u32(*stream);
                 this.compressor.append(headers, out);
             }),
-            Frame::Headers {
-                stream,
-                fin,
-                headers,
-            } => self.control(out, kind::HEADERS, *fin, |this, out| {
+            Frame::Headers { stream, fin, headers } => self.control(out, kind::HEADERS, *fin, |this, out| {
                 out.put_u32(*stream);
                 this.compressor.append(headers, out);
             }),
-            Frame::RstStream { stream, status } => {
-                self.control(out, kind::RST_STREAM, false, |_, out| {
-                    out.put_u32(*stream);
-                    out.put_u32(*status);
-                })
-            }
+            Frame::RstStream { stream, status } => self.control(out, kind::RST_STREAM, false, |_, out| {
+                out.put_u32(*stream);
+                out.put_u32(*status);
+            }),
             Frame::Settings(settings) => self.control(out, kind::SETTINGS, false, |_, out| {
                 out.put_u32(settings.len() as u32);
                 for (id, value) in settings {
@@ -155,29 +123,18 @@ impl Encoder {
                 }
             }),
             Frame::Ping(id) => self.control(out, kind::PING, false, |_, out| out.put_u32(*id)),
-            Frame::GoAway {
-                last_stream,
-                status,
-            } => self.control(out, kind::GOAWAY, false, |_, out| {
+            Frame::GoAway { last_stream, status } => self.control(out, kind::GOAWAY, false, |_, out| {
                 out.put_u32(*last_stream);
                 out.put_u32(*status);
             }),
-            Frame::WindowUpdate { stream, delta } => {
-                self.control(out, kind::WINDOW_UPDATE, false, |_, out| {
-                    out.put_u32(*stream);
-                    out.put_u32(*delta);
-                })
-            }
+            Frame::WindowUpdate { stream, delta } => self.control(out, kind::WINDOW_UPDATE, false, |_, out| {
+                out.put_u32(*stream);
+                out.put_u32(*delta);
+            }),
         }
     }
 
-    fn control(
-        &mut self,
-        out: &mut BytesMut,
-        kind: u16,
-        fin: bool,
-        payload: impl FnOnce(&mut Self, &mut BytesMut),
-    ) {
+    fn control(&mut self, out: &mut BytesMut, kind: u16, fin: bool, payload: impl FnOnce(&mut Self, &mut BytesMut)) {
         out.put_u16(0x8000 | VERSION);
         out.put_u16(kind);
         out.put_u8(if fin { FIN } else { 0 });
@@ -265,12 +222,7 @@ impl Decoder {
     }
 
     /// `None` for a frame of a type that this version does not know, which is to be passed over.
-    fn control(
-        &mut self,
-        kind: u16,
-        fin: bool,
-        mut payload: &[u8],
-    ) -> Result<Option<Frame>, FrameError> {
+    fn control(&mut self, kind: u16, fin: bool, mut payload: &[u8]) -> Result<Option<Frame>, FrameError> {
         let length = payload.len();
         let wrong = || FrameError::Length { kind, length };
         let word = |payload: &mut &[u8]| payload.try_get_u32().map_err(|_| wrong());
@@ -310,7 +262,7 @@ impl Decoder {
             },
             kind::SETTINGS => {
                 let count = word(&mut payload)? as usize;
-                if payload.len() / 8 != count || payload.len() % 8 != 0 {
+                if payload.len() != count.saturating_mul(8) {
                     return Err(wrong());
                 }
                 Frame::Settings(
@@ -375,9 +327,7 @@ mod tests {
             ),
             (
                 Frame::Settings(vec![(7, 65536)]),
-                &[
-                    0x80, 3, 0, 4, 0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 0,
-                ],
+                &[0x80, 3, 0, 4, 0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 0],
             ),
             (
                 Frame::Data {
@@ -406,10 +356,7 @@ mod tests {
     #[test]
     fn what_is_refused() {
         for (bytes, error) in [
-            (
-                &[0x80, 2, 0, 6, 0, 0, 0, 4, 0, 0, 0, 7][..],
-                FrameError::Version(2),
-            ),
+            (&[0x80, 2, 0, 6, 0, 0, 0, 4, 0, 0, 0, 7][..], FrameError::Version(2)),
             (
                 &[0x80, 3, 0, 6, 0, 0, 0, 2, 0, 7],
                 FrameError::Length { kind: 6, length: 2 },
@@ -449,15 +396,8 @@ mod tests {
 
     #[test]
     fn a_frame_of_unknown_type_is_passed_over() {
-        let mut input = BytesMut::from(
-            &[
-                0x80, 3, 0, 99, 0, 0, 0, 1, 1, 0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 7,
-            ][..],
-        );
-        assert_eq!(
-            decode_all(&mut Decoder::new(), &mut input),
-            Ok(vec![Frame::Ping(7)])
-        );
+        let mut input = BytesMut::from(&[0x80, 3, 0, 99, 0, 0, 0, 1, 1, 0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 7][..]);
+        assert_eq!(decode_all(&mut Decoder::new(), &mut input), Ok(vec![Frame::Ping(7)]));
     }
 
     fn headers() -> impl Strategy<Value = Headers> {
@@ -467,34 +407,17 @@ mod tests {
     fn frames() -> impl Strategy<Value = Frame> {
         let stream = 1u32..0x7fff_ffff;
         prop_oneof![
-            (stream.clone(), vec(any::<u8>(), 1..300), any::<bool>()).prop_map(
-                |(stream, bytes, fin)| Frame::Data {
-                    stream,
-                    bytes: bytes.into(),
-                    fin
-                }
-            ),
-            (stream.clone(), any::<bool>(), headers()).prop_map(|(stream, fin, headers)| {
-                Frame::SynStream {
-                    stream,
-                    fin,
-                    headers,
-                }
+            (stream.clone(), vec(any::<u8>(), 1..300), any::<bool>()).prop_map(|(stream, bytes, fin)| Frame::Data {
+                stream,
+                bytes: bytes.into(),
+                fin
             }),
-            (stream.clone(), any::<bool>(), headers()).prop_map(|(stream, fin, headers)| {
-                Frame::SynReply {
-                    stream,
-                    fin,
-                    headers,
-                }
-            }),
-            (stream.clone(), any::<bool>(), headers()).prop_map(|(stream, fin, headers)| {
-                Frame::Headers {
-                    stream,
-                    fin,
-                    headers,
-                }
-            }),
+            (stream.clone(), any::<bool>(), headers())
+                .prop_map(|(stream, fin, headers)| { Frame::SynStream { stream, fin, headers } }),
+            (stream.clone(), any::<bool>(), headers())
+                .prop_map(|(stream, fin, headers)| { Frame::SynReply { stream, fin, headers } }),
+            (stream.clone(), any::<bool>(), headers())
+                .prop_map(|(stream, fin, headers)| { Frame::Headers { stream, fin, headers } }),
             (stream, any::<u32>()).prop_map(|(stream, status)| Frame::RstStream { stream, status }),
             vec(any::<(u32, u32)>(), 0..4).prop_map(Frame::Settings),
             any::<u32>().prop_map(Frame::Ping),

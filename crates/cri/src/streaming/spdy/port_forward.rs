@@ -36,12 +36,11 @@ fn purpose(id: u32, headers: &Headers) -> Result<Purpose, String> {
         .ok_or(r#""port" header is required"#)?;
     let port = match port.parse::<i64>() {
         Ok(number) if number < 1 => return Err(format!("port {port:?} must be > 0")),
-        Ok(number) => u16::try_from(number)
-            .map_err(|_| format!("unable to parse {port:?} as a port: value out of range"))?,
+        Ok(number) => {
+            u16::try_from(number).map_err(|_| format!("unable to parse {port:?} as a port: value out of range"))?
+        }
         Err(_) => {
-            return Err(format!(
-                "unable to parse {port:?} as a port: invalid syntax"
-            ));
+            return Err(format!("unable to parse {port:?} as a port: invalid syntax"));
         }
     };
     let kind = match headers.get(STREAM_TYPE).unwrap_or_default() {
@@ -50,10 +49,7 @@ fn purpose(id: u32, headers: &Headers) -> Result<Purpose, String> {
         "" => return Err(r#""streamType" header is required"#.to_owned()),
         other => return Err(format!("invalid stream type {other:?}")),
     };
-    let request = match headers
-        .get("requestid")
-        .filter(|request| !request.is_empty())
-    {
+    let request = match headers.get("requestid").filter(|request| !request.is_empty()) {
         Some(request) => request.to_owned(),
         // The oldest clients name no request, and open the error stream just before the data stream.
         None => match kind {
@@ -61,11 +57,7 @@ fn purpose(id: u32, headers: &Headers) -> Result<Purpose, String> {
             Kind::Data => id.saturating_sub(2).to_string(),
         },
     };
-    Ok(Purpose {
-        kind,
-        port,
-        request,
-    })
+    Ok(Purpose { kind, port, request })
 }
 
 /// A connection of which a stream is still missing.
@@ -76,12 +68,8 @@ struct Half {
 }
 
 /// Serves one session on a connection that has been upgraded, or inside a tunnel.
-pub(crate) async fn serve<T>(
-    io: T,
-    runtime: Arc<dyn StreamingRuntime>,
-    pod_sandbox_id: String,
-    timeouts: Timeouts,
-) where
+pub(crate) async fn serve<T>(io: T, runtime: Arc<dyn StreamingRuntime>, pod_sandbox_id: String, timeouts: Timeouts)
+where
     T: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (session, mut opened) = Session::start(io, Role::Server, timeouts.idle);
@@ -197,10 +185,7 @@ mod tests {
                 Headers::of([("streamtype", "data")]),
                 refused(r#""port" header is required"#),
             ),
-            (
-                Headers::of([("port", "0")]),
-                refused(r#"port "0" must be > 0"#),
-            ),
+            (Headers::of([("port", "0")]), refused(r#"port "0" must be > 0"#)),
             (
                 Headers::of([("port", "x")]),
                 refused(r#"unable to parse "x" as a port: invalid syntax"#),

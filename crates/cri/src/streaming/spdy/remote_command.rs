@@ -44,11 +44,7 @@ where
     let version = protocol_version(protocol);
     let (session, mut opened) = Session::start(io, Role::Server, timeouts.idle);
     let names = expected(remote.wanted, version);
-    let collected = tokio::time::timeout(
-        timeouts.stream_creation,
-        collect(&session, &mut opened, &names),
-    )
-    .await;
+    let collected = tokio::time::timeout(timeouts.stream_creation, collect(&session, &mut opened, &names)).await;
     let mut streams = match collected {
         Ok(Some(streams)) => streams,
         Ok(None) => return,
@@ -132,11 +128,7 @@ mod tests {
                 4,
                 &["error", "stdin", "stdout", "stderr"][..],
             ),
-            (
-                wanted(true, true, true),
-                4,
-                &["error", "stdin", "stdout", "resize"],
-            ),
+            (wanted(true, true, true), 4, &["error", "stdin", "stdout", "resize"]),
             (wanted(false, false, true), 2, &["error", "stdout"]),
         ] {
             assert_eq!(expected(wanted, version), names);

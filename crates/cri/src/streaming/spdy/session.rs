@@ -114,11 +114,7 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.outbox).poll_write(cx, bytes)
     }
 
@@ -142,11 +138,7 @@ pub(crate) struct Session {
 impl Session {
     /// Starts a session on a connection that has been upgraded; new streams of the peer come through the receiver,
     /// which ends with the session.
-    pub(crate) fn start<T>(
-        io: T,
-        role: Role,
-        idle: Duration,
-    ) -> (Session, mpsc::Receiver<NewStream>)
+    pub(crate) fn start<T>(io: T, role: Role, idle: Duration) -> (Session, mpsc::Receiver<NewStream>)
     where
         T: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -169,14 +161,7 @@ impl Session {
         };
         tokio::spawn(reader.run(reading));
         let next_id = Arc::new(Mutex::new(if role == Role::Client { 1 } else { 2 }));
-        (
-            Session {
-                wire,
-                shared,
-                next_id,
-            },
-            new_streams,
-        )
+        (Session { wire, shared, next_id }, new_streams)
     }
 
     /// Takes a stream that the peer opened.
@@ -303,11 +288,7 @@ impl Shared {
 }
 
 /// Writes frames until GOAWAY or loss, as many in one system call as wait.
-async fn write(
-    mut io: impl AsyncWrite + Unpin,
-    mut frames: mpsc::Receiver<Frame>,
-    shared: Arc<Shared>,
-) {
+async fn write(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Frame>, shared: Arc<Shared>) {
     let mut encoder = Encoder::new();
     let mut buffer = BytesMut::with_capacity(2 * CHUNK);
     let work = async {
@@ -400,11 +381,7 @@ impl Reader {
 
     async fn handle(&mut self, frame: Frame) {
         match frame {
-            Frame::SynStream {
-                stream,
-                fin,
-                headers,
-            } => self.open(stream, fin, headers).await,
+            Frame::SynStream { stream, fin, headers } => self.open(stream, fin, headers).await,
             Frame::SynReply { stream, fin, .. } => {
                 let reply = self
                     .shared
@@ -499,11 +476,7 @@ impl Reader {
 }
 
 /// Reads what is there, at most `limit` bytes, so that one piece never holds more.
-async fn read_up_to(
-    io: &mut (impl AsyncRead + Unpin),
-    input: &mut BytesMut,
-    limit: usize,
-) -> std::io::Result<usize> {
+async fn read_up_to(io: &mut (impl AsyncRead + Unpin), input: &mut BytesMut, limit: usize) -> std::io::Result<usize> {
     use bytes::BufMut;
     io.read_buf(&mut input.limit(limit)).await
 }

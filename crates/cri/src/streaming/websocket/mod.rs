@@ -154,11 +154,7 @@ impl Channels {
         let lost = shared.lost.clone();
         tokio::spawn(write(sink, messages, shared.clone()));
         tokio::spawn(read(stream, encoding, inputs, shared));
-        Channels {
-            wire,
-            encoding,
-            lost,
-        }
+        Channels { wire, encoding, lost }
     }
 
     /// The writing end of a channel. Nothing tells the client that it has ended.
@@ -305,8 +301,7 @@ mod tests {
         let v5 = Encoding::of("v5.channel.k8s.io");
         let v4 = Encoding::of("v4.channel.k8s.io");
         let text = Encoding::of("v4.base64.channel.k8s.io");
-        let data =
-            |channel, bytes: &'static [u8]| Some(Said::Data(channel, Bytes::from_static(bytes)));
+        let data = |channel, bytes: &'static [u8]| Some(Said::Data(channel, Bytes::from_static(bytes)));
         for (message, encoding, said) in [
             (Message::binary(&b"\x00hi"[..]), v4, data(0, b"hi")),
             (Message::binary(&b"\x00"[..]), v4, data(0, b"")),

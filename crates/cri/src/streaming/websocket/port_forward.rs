@@ -72,9 +72,7 @@ pub(crate) async fn serve<T>(
             let _ = error.write_all(&number).await;
             let connection = Box::new(tokio::io::join(inbox, data));
             if let Err(reason) = runtime.port_forward(&sandbox, port, connection).await {
-                let _ = error
-                    .write_all(forward_error(&sandbox, port, &reason).as_bytes())
-                    .await;
+                let _ = error.write_all(forward_error(&sandbox, port, &reason).as_bytes()).await;
             }
         });
     }

@@ -1,0 +1,6 @@
+//! Sessions from a client to real processes, over every transport and protocol.
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+mod host;
+mod spdy;
+mod websocket;
