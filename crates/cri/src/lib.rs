@@ -19,3 +19,9 @@ pub use service::{ContainerEvents, ImageService, RuntimeService};
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
+
+/// What Podium's runtime offers beside CRI: messages and service of package `podium.v1`.
+#[allow(missing_docs, clippy::all)] // generated
+pub mod podium {
+    tonic::include_proto!("podium.v1");
+}

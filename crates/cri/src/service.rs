@@ -6,6 +6,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use crate::podium::{ImportArchiveRequest, ImportArchiveResponse};
 use crate::v1::*;
 use crate::{Error, Result};
 
@@ -115,4 +116,9 @@ pub trait ImageService: Send + Sync + 'static {
     async fn remove_image(&self, request: RemoveImageRequest) -> Result<RemoveImageResponse>;
     /// Usage of the file systems that hold images and containers.
     async fn image_fs_info(&self, request: ImageFsInfoRequest) -> Result<ImageFsInfoResponse>;
+    /// Brings in and pins the images of an archive on the node's disk. CRI has no such call; a runtime
+    /// that is not Podium's does not have it.
+    async fn import_archive(&self, _request: ImportArchiveRequest) -> Result<ImportArchiveResponse> {
+        Err(Error::unimplemented("ImportArchive"))
+    }
 }

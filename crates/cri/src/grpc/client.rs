@@ -10,6 +10,8 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use super::{MAX_MESSAGE_BYTES, image_calls, runtime_calls};
+use crate::podium::archive_service_client::ArchiveServiceClient;
+use crate::podium::{ImportArchiveRequest, ImportArchiveResponse};
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 use crate::v1::{self, GetEventsRequest};
@@ -20,6 +22,7 @@ use crate::{Code, ContainerEvents, Error, ImageService, Result, RuntimeService};
 pub struct Client {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    archives: ArchiveServiceClient<Channel>,
 }
 
 /// Connects to a runtime at `unix:///run/some.sock`, or the bare path of a socket.
@@ -43,6 +46,7 @@ pub async fn connect(endpoint: &str) -> Result<Client> {
         runtime: RuntimeServiceClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        archives: ArchiveServiceClient::new(channel.clone()),
         images: ImageServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
@@ -84,6 +88,10 @@ macro_rules! image_client {
             $(async fn $method(&self, request: v1::$request) -> Result<v1::$response> {
                 Ok(self.images.clone().$method(request).await?.into_inner())
             })*
+
+            async fn import_archive(&self, request: ImportArchiveRequest) -> Result<ImportArchiveResponse> {
+                Ok(self.archives.clone().import_archive(request).await?.into_inner())
+            }
         }
     };
 }

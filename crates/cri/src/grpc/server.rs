@@ -15,6 +15,8 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::{MAX_MESSAGE_BYTES, image_calls, runtime_calls};
+use crate::podium::archive_service_server::{self, ArchiveServiceServer};
+use crate::podium::{ImportArchiveRequest, ImportArchiveResponse};
 use crate::v1::image_service_server::{self, ImageServiceServer};
 use crate::v1::runtime_service_server::{self, RuntimeServiceServer};
 use crate::v1::{self, *};
@@ -47,10 +49,11 @@ where
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(
-            ImageServiceServer::new(Images(images))
+            ImageServiceServer::new(Images(images.clone()))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        );
+        )
+        .add_service(ArchiveServiceServer::new(Images(images)));
     Ok(async move {
         let served = router
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
@@ -187,3 +190,10 @@ macro_rules! image_server {
     };
 }
 image_calls!(image_server);
+
+#[tonic::async_trait]
+impl archive_service_server::ArchiveService for Images {
+    async fn import_archive(&self, request: Request<ImportArchiveRequest>) -> Answer<ImportArchiveResponse> {
+        Ok(Response::new(self.0.import_archive(request.into_inner()).await?))
+    }
+}
