@@ -1,5 +1,6 @@
 //! The built-in container runtime: implements the Container Runtime Interface with one small process a pod.
 
+pub mod images;
 mod network;
 mod session;
 mod shim;
