@@ -83,6 +83,18 @@ pub trait TypedStrategy: Send + Sync + 'static {
         Grace::Immediate
     }
 
+    /// Whether something other than `metadata.finalizers` keeps a deleted object (a namespace has finalizers
+    /// in its spec).
+    fn is_held(&self, object: &Self::Object) -> bool {
+        let _ = object;
+        false
+    }
+
+    /// Changes an object that was marked as deleted and stays for now.
+    fn mark_deleted(&self, object: &mut Self::Object) {
+        let _ = object;
+    }
+
     /// The columns of its table, those of `-o wide` with priority 1.
     fn columns(&self) -> &'static [Column] {
         crate::table::NAME_AND_CREATED
@@ -161,6 +173,8 @@ pub trait Strategy: Send + Sync {
     fn allow_create_on_update(&self) -> bool;
     fn allow_unconditional_update(&self) -> bool;
     fn graceful_deletion(&self, object: &dyn Object, options: &DeleteOptions) -> Grace;
+    fn is_held(&self, object: &dyn Object) -> bool;
+    fn mark_deleted(&self, object: &mut dyn Object);
     fn columns(&self) -> &'static [Column];
     fn row(&self, object: &dyn Object, now: Timestamp) -> Vec<Value>;
     fn fields(&self) -> &'static [&'static str];
@@ -268,6 +282,14 @@ impl<S: TypedStrategy> Strategy for Typed<S> {
 
     fn graceful_deletion(&self, object: &dyn Object, options: &DeleteOptions) -> Grace {
         self.strategy.graceful_deletion(typed(object), options)
+    }
+
+    fn is_held(&self, object: &dyn Object) -> bool {
+        self.strategy.is_held(typed(object))
+    }
+
+    fn mark_deleted(&self, object: &mut dyn Object) {
+        self.strategy.mark_deleted(typed_mut(object));
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -75,6 +75,16 @@ pub fn name_and_created(meta: &ObjectMeta, _now: Timestamp) -> Vec<Value> {
     vec![meta.name.as_deref().unwrap_or_default().into(), created]
 }
 
+/// The cell of the object's name.
+pub fn name_cell(meta: &ObjectMeta) -> Value {
+    meta.name.as_deref().unwrap_or_default().into()
+}
+
+/// The cell of the object's age.
+pub fn age_cell(meta: &ObjectMeta, now: Timestamp) -> Value {
+    age(meta.creation_timestamp.as_ref().map(|time| time.0), now).into()
+}
+
 /// How long ago `time` was, as kubectl shows it: `5s`, `3m10s`, `2d3h`; `<unknown>` for none.
 pub fn age(time: Option<Timestamp>, now: Timestamp) -> String {
     time.map_or_else(

@@ -10,7 +10,7 @@ use crate::catalogue::{ALL_VERBS, Resource};
 use crate::field::{FieldError, Path};
 use crate::meta::names;
 use crate::strategy::{Typed, TypedStrategy};
-use crate::table::{AGE, Column, NAME, age};
+use crate::table::{AGE, Column, NAME, age_cell, name_cell};
 
 const SCHEMA: &str = "io.k8s.api.core.v1.ConfigMap";
 
@@ -77,11 +77,7 @@ impl TypedStrategy for ConfigMaps {
 
     fn row(&self, map: &ConfigMap, now: Timestamp) -> Vec<Value> {
         let count = map.data.as_ref().map_or(0, BTreeMap::len) + map.binary_data.as_ref().map_or(0, BTreeMap::len);
-        vec![
-            map.metadata.name.as_deref().unwrap_or_default().into(),
-            count.into(),
-            age(map.metadata.creation_timestamp.as_ref().map(|t| t.0), now).into(),
-        ]
+        vec![name_cell(&map.metadata), count.into(), age_cell(&map.metadata, now)]
     }
 }
 

@@ -1,12 +1,37 @@
 //! The catalogue's entries: one module a kind, its [`Resource`] and its strategy.
 
 pub mod config_map;
+pub mod endpoint_slice;
+pub mod endpoints;
+pub mod event;
+pub mod lease;
+pub mod namespace;
+pub mod priority_class;
+pub mod review;
+pub mod runtime_class;
+pub mod secret;
+pub mod service;
+pub mod service_account;
 
 use crate::catalogue::Resource;
 
 /// Every built-in resource, by group, version and plural.
 pub fn all() -> Vec<&'static Resource> {
-    let mut all = vec![&config_map::RESOURCE];
+    let mut all = vec![
+        &config_map::RESOURCE,
+        &endpoint_slice::RESOURCE,
+        &endpoints::RESOURCE,
+        &event::CORE,
+        &event::EVENTS,
+        &lease::RESOURCE,
+        &namespace::RESOURCE,
+        &priority_class::RESOURCE,
+        &runtime_class::RESOURCE,
+        &secret::RESOURCE,
+        &service::RESOURCE,
+        &service_account::RESOURCE,
+    ];
+    all.extend(review::RESOURCES);
     all.sort_by_key(|resource| (resource.group, resource.version, resource.plural));
     all
 }

@@ -1,0 +1,178 @@
+//! Endpoints: the addresses behind a Service, as one list. EndpointSlice took its place.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Endpoints;
+use serde_json::Value;
+
+use crate::catalogue::{ALL_VERBS, Resource};
+use crate::field::{FieldError, Path};
+use crate::meta::names;
+use crate::strategy::{Typed, TypedStrategy};
+use crate::table::{AGE, Column, NAME, age_cell, name_cell};
+
+const SCHEMA: &str = "io.k8s.api.core.v1.Endpoints";
+
+/// `endpoints`
+pub static RESOURCE: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Endpoints",
+    list_kind: "EndpointsList",
+    plural: "endpoints",
+    singular: "endpoints",
+    short_names: &["ep"],
+    categories: &[],
+    namespaced: true,
+    verbs: ALL_VERBS,
+    subresources: &[],
+    storage: "endpoints",
+    schema: SCHEMA,
+    strategy: &Typed::new(AllEndpoints, SCHEMA),
+};
+
+struct AllEndpoints;
+
+fn validate(endpoints: &Endpoints) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let subsets = Path::new("subsets");
+    for (index, subset) in endpoints.subsets.iter().flatten().enumerate() {
+        let path = subsets.index(index);
+        let ready = subset.addresses.as_deref().unwrap_or_default();
+        let not_ready = subset.not_ready_addresses.as_deref().unwrap_or_default();
+        if ready.is_empty() && not_ready.is_empty() {
+            errors.push(FieldError::required(
+                &path,
+                "must specify `addresses` or `notReadyAddresses`",
+            ));
+        }
+        for (field, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
+            let list = path.child(field);
+            for (index, address) in addresses.iter().enumerate() {
+                if address.ip.parse::<IpAddr>().is_err() {
+                    let at = list.index(index);
+                    let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+                    errors.push(FieldError::invalid(&at.child("ip"), &address.ip, detail));
+                }
+            }
+        }
+        let ports = subset.ports.as_deref().unwrap_or_default();
+        let list = path.child("ports");
+        for (index, port) in ports.iter().enumerate() {
+            let at = list.index(index);
+            match port.name.as_deref().unwrap_or_default() {
+                "" if ports.len() > 1 => errors.push(FieldError::required(&at.child("name"), "")),
+                "" => {}
+                name => {
+                    let at = at.child("name");
+                    errors.extend(
+                        names::dns1123_label(name)
+                            .into_iter()
+                            .map(|m| FieldError::invalid(&at, name, m)),
+                    );
+                }
+            }
+            let number = at.child("port");
+            errors.extend(
+                names::port_number(port.port)
+                    .into_iter()
+                    .map(|m| FieldError::invalid(&number, port.port, m)),
+            );
+        }
+    }
+    errors
+}
+
+/// The first three addresses with their ports, and how many more there are.
+fn summary(endpoints: &Endpoints) -> String {
+    const SHOWN: usize = 3;
+    let mut shown = Vec::with_capacity(SHOWN);
+    let mut count = 0;
+    for subset in endpoints.subsets.iter().flatten() {
+        let addresses = || subset.addresses.iter().flatten();
+        let ports = subset.ports.as_deref().unwrap_or_default();
+        if ports.is_empty() {
+            // Headless Services may have none.
+            for address in addresses() {
+                if shown.len() < SHOWN {
+                    shown.push(address.ip.clone());
+                }
+                count += 1;
+            }
+        }
+        for port in ports {
+            for address in addresses() {
+                if shown.len() < SHOWN {
+                    shown.push(join(&address.ip, port.port));
+                }
+                count += 1;
+            }
+        }
+    }
+    match count {
+        0 => "<none>".to_owned(),
+        count if count > SHOWN => format!("{} + {} more...", shown.join(","), count - SHOWN),
+        _ => shown.join(","),
+    }
+}
+
+fn join(ip: &str, port: i32) -> String {
+    if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    }
+}
+
+impl TypedStrategy for AllEndpoints {
+    type Object = Endpoints;
+
+    fn default(&self, endpoints: &mut Endpoints) {
+        for port in endpoints
+            .subsets
+            .iter_mut()
+            .flatten()
+            .flat_map(|subset| subset.ports.iter_mut().flatten())
+        {
+            port.protocol.get_or_insert_with(|| "TCP".into());
+        }
+    }
+
+    fn validate_create(&self, endpoints: &Endpoints) -> Vec<FieldError> {
+        validate(endpoints)
+    }
+
+    fn validate_update(&self, _subresource: Option<&str>, new: &Endpoints, _old: &Endpoints) -> Vec<FieldError> {
+        validate(new)
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn warnings(&self, _new: &Endpoints, _old: Option<&Endpoints>) -> Vec<String> {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME,
+            Column::new(
+                "Endpoints",
+                "string",
+                "The set of all endpoints is the union of all subsets. Addresses are placed into subsets according to the IPs they share. A single address with multiple ports, some of which are ready and some of which are not (because they come from different containers) will result in the address being displayed in different subsets for the different ports. No address will appear in both Addresses and NotReadyAddresses in the same subset. Sets of addresses and ports that comprise a service.",
+            ),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, endpoints: &Endpoints, now: Timestamp) -> Vec<Value> {
+        vec![
+            name_cell(&endpoints.metadata),
+            summary(endpoints).into(),
+            age_cell(&endpoints.metadata, now),
+        ]
+    }
+}

@@ -1,0 +1,213 @@
+//! Service: an address and ports in front of pods. Addresses and node ports are the API server's to give.
+
+mod print;
+mod validate;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ClientIPConfig, LoadBalancerStatus, Service, ServiceSpec, ServiceStatus, SessionAffinityConfig,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use crate::catalogue::{ALL_VERBS, Resource, Subresource, Verb};
+use crate::field::FieldError;
+use crate::meta::NameRule;
+use crate::strategy::{Typed, TypedStrategy};
+use crate::table::Column;
+
+const SCHEMA: &str = "io.k8s.api.core.v1.Service";
+
+/// `services`
+pub static RESOURCE: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Service",
+    list_kind: "ServiceList",
+    plural: "services",
+    singular: "service",
+    short_names: &["svc"],
+    categories: &["all"],
+    namespaced: true,
+    verbs: ALL_VERBS,
+    subresources: &[
+        Subresource {
+            name: "proxy",
+            group: "",
+            version: "v1",
+            kind: "ServiceProxyOptions",
+            verbs: &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update],
+        },
+        Subresource::status("", "v1", "Service"),
+    ],
+    storage: "services",
+    schema: SCHEMA,
+    strategy: &Typed::new(Services, SCHEMA),
+};
+
+/// The cluster IP of a Service that wants none.
+pub const HEADLESS: &str = "None";
+
+struct Services;
+
+/// The Service's type; ClusterIP when it is not set.
+pub fn service_type(spec: &ServiceSpec) -> &str {
+    spec.type_
+        .as_deref()
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or("ClusterIP")
+}
+
+/// Whether the Service has names for its pods, but no address of its own.
+pub fn is_headless(spec: &ServiceSpec) -> bool {
+    spec.cluster_ip.as_deref() == Some(HEADLESS)
+        || spec
+            .cluster_ips
+            .as_ref()
+            .is_some_and(|ips| ips.first().is_some_and(|ip| ip == HEADLESS))
+}
+
+fn default_spec(spec: &mut ServiceSpec) {
+    let unset = |field: &Option<String>| field.as_deref().is_none_or(str::is_empty);
+    if unset(&spec.session_affinity) {
+        spec.session_affinity = Some("None".into());
+    }
+    match spec.session_affinity.as_deref() {
+        Some("None") => spec.session_affinity_config = None,
+        Some("ClientIP") => {
+            let config = spec
+                .session_affinity_config
+                .get_or_insert_with(SessionAffinityConfig::default);
+            let client = config.client_ip.get_or_insert_with(ClientIPConfig::default);
+            client.timeout_seconds.get_or_insert(10_800);
+        }
+        _ => {}
+    }
+    if unset(&spec.type_) {
+        spec.type_ = Some("ClusterIP".into());
+    }
+    for port in spec.ports.iter_mut().flatten() {
+        if unset(&port.protocol) {
+            port.protocol = Some("TCP".into());
+        }
+        let target = port.target_port.get_or_insert(IntOrString::Int(0));
+        if matches!(target, IntOrString::Int(0)) || matches!(target, IntOrString::String(name) if name.is_empty()) {
+            *target = IntOrString::Int(port.port);
+        }
+    }
+    let kind = service_type(spec).to_owned();
+    let outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
+    let reachable = outside || (kind == "ClusterIP" && spec.external_ips.iter().flatten().next().is_some());
+    if reachable && unset(&spec.external_traffic_policy) {
+        spec.external_traffic_policy = Some("Cluster".into());
+    }
+    if (outside || kind == "ClusterIP") && unset(&spec.internal_traffic_policy) {
+        spec.internal_traffic_policy = Some("Cluster".into());
+    }
+    if kind == "LoadBalancer" {
+        spec.allocate_load_balancer_node_ports.get_or_insert(true);
+    }
+}
+
+fn empty_status() -> ServiceStatus {
+    ServiceStatus {
+        load_balancer: Some(LoadBalancerStatus::default()),
+        conditions: None,
+    }
+}
+
+/// Keeps the addresses and ports that were given to the old object, where an update leaves them out.
+fn keep_allocations(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let (was, is) = (service_type(old), service_type(new).to_owned());
+    if was != "ExternalName" && is != "ExternalName" {
+        if new.cluster_ip.as_deref().is_none_or(str::is_empty) && new.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
+            new.cluster_ip.clone_from(&old.cluster_ip);
+            new.cluster_ips.clone_from(&old.cluster_ips);
+        }
+        if new.ip_families.as_ref().is_none_or(Vec::is_empty) {
+            new.ip_families.clone_from(&old.ip_families);
+        }
+        if new.ip_family_policy.is_none() {
+            new.ip_family_policy.clone_from(&old.ip_family_policy);
+        }
+    }
+    let outside = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    if outside(was) && outside(&is) {
+        for port in new
+            .ports
+            .iter_mut()
+            .flatten()
+            .filter(|port| port.node_port.is_none_or(|port| port == 0))
+        {
+            let same = old
+                .ports
+                .iter()
+                .flatten()
+                .find(|old| old.port == port.port && old.protocol == port.protocol);
+            port.node_port = same.and_then(|old| old.node_port);
+        }
+    }
+}
+
+impl TypedStrategy for Services {
+    type Object = Service;
+
+    fn name_rule(&self) -> NameRule {
+        NameRule::Label1035
+    }
+
+    fn default(&self, service: &mut Service) {
+        default_spec(service.spec.get_or_insert_with(ServiceSpec::default));
+    }
+
+    fn prepare_create(&self, service: &mut Service) {
+        service.status = Some(empty_status());
+    }
+
+    fn validate_create(&self, service: &Service) -> Vec<FieldError> {
+        validate::service(service)
+    }
+
+    fn prepare_update(&self, subresource: Option<&str>, new: &mut Service, old: &Service) {
+        if subresource == Some("status") {
+            new.spec.clone_from(&old.spec);
+            return;
+        }
+        new.status.clone_from(&old.status);
+        if let (Some(new), Some(old)) = (&mut new.spec, &old.spec) {
+            keep_allocations(new, old);
+        }
+    }
+
+    fn validate_update(&self, subresource: Option<&str>, new: &Service, old: &Service) -> Vec<FieldError> {
+        if subresource == Some("status") {
+            return Vec::new();
+        }
+        validate::service_update(new, old)
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        print::COLUMNS
+    }
+
+    fn row(&self, service: &Service, now: Timestamp) -> Vec<Value> {
+        print::row(service, now)
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        &["spec.clusterIP", "spec.type"]
+    }
+
+    fn field(&self, service: &Service, path: &str) -> Option<String> {
+        let spec = service.spec.as_ref();
+        match path {
+            "spec.clusterIP" => Some(spec.and_then(|spec| spec.cluster_ip.clone()).unwrap_or_default()),
+            "spec.type" => Some(spec.map(service_type).unwrap_or_default().to_owned()),
+            _ => None,
+        }
+    }
+}
