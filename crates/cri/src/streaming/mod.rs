@@ -32,6 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// What a process reads: the client's stdin.
 pub type Reader = Box<dyn AsyncRead + Send + Sync + Unpin>;
@@ -63,6 +64,8 @@ pub struct Stdio {
     pub stderr: Option<Writer>,
     /// New sizes of the client's terminal, with a terminal only; ends with the session.
     pub resize: Option<mpsc::Receiver<TerminalSize>>,
+    /// Cancelled when nobody is at the other end any more, which is not so when a client only closes stdin.
+    pub client_lost: CancellationToken,
 }
 
 /// Why a session could not be, in the words that the client is shown.
@@ -79,8 +82,8 @@ impl SessionError {
 
 /// What a container runtime does for sessions, in byte streams.
 ///
-/// The futures run to their end even when the client is lost: that shows as the end of stdin and failing writes.
-/// Streams must not be used after the future is done.
+/// A lost client shows as the end of stdin, failing writes and [`Stdio::client_lost`]. `exec` then still runs to its
+/// end; the other futures are dropped. Streams must not be used after the future is done.
 #[async_trait]
 pub trait StreamingRuntime: Send + Sync + 'static {
     /// Runs `command` in a running container until it exits; its exit code.

@@ -1,6 +1,5 @@
 //! Exec and attach: the part that both transports share.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -25,9 +24,9 @@ pub(crate) struct RemoteCommand {
 impl RemoteCommand {
     /// Runs to the end; how it ended.
     ///
-    /// A process that exec started goes on when the client is `lost`. Attach has then nothing left to do, and a
+    /// A process that exec started goes on when the client is lost. Attach has then nothing left to do, and a
     /// container that is silent would never tell it so.
-    pub(crate) async fn run(self, stdio: Stdio, lost: impl Future<Output = ()>) -> Status {
+    pub(crate) async fn run(self, stdio: Stdio) -> Status {
         let tty = self.wanted.tty;
         match self.command {
             Command::Exec { container_id, command } => {
@@ -35,10 +34,11 @@ impl RemoteCommand {
                 Status::of_exec(result, &command)
             }
             Command::Attach { container_id } => {
+                let lost = stdio.client_lost.clone();
                 let attached = self.runtime.attach(&container_id, tty, stdio);
                 tokio::select! {
                     result = attached => Status::of_attach(result),
-                    () = lost => Status::success(),
+                    () = lost.cancelled() => Status::success(),
                 }
             }
         }

@@ -138,7 +138,7 @@ async fn forward(
             // A client that is lost cannot be told.
             let _ = error.write_all(forward_error(&pod_sandbox_id, port, &reason).as_bytes()).await;
         },
-        () = session.lost() => {}
+        () = session.lost().cancelled() => {}
     }
     session.finish(data_id).await;
     session.finish(error.id).await;

@@ -69,9 +69,10 @@ where
         stdout,
         stderr,
         resize: input("resize").map(terminal_sizes),
+        client_lost: session.lost().clone(),
     };
     let error_id = ids.pop();
-    let status = remote.run(stdio, session.lost()).await;
+    let status = remote.run(stdio).await;
     for id in ids {
         session.finish(id).await;
     }

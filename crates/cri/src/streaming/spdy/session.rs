@@ -220,9 +220,9 @@ impl Session {
         .await;
     }
 
-    /// Resolves when the connection is no more.
-    pub(crate) async fn lost(&self) {
-        self.shared.lost.cancelled().await;
+    /// Cancelled when the connection is no more.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.shared.lost
     }
 
     /// Cuts the connection when the guard is dropped.

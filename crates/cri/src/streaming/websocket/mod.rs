@@ -170,9 +170,9 @@ impl Channels {
         let _ = self.wire.send(encode(channel.into(), &[])).await;
     }
 
-    /// Resolves when the connection is no more.
-    pub(crate) async fn lost(&self) {
-        self.lost.cancelled().await;
+    /// Cancelled when the connection is no more.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.lost
     }
 
     /// Says goodbye behind everything written so far.

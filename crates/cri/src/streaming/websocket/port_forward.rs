@@ -78,7 +78,7 @@ pub(crate) async fn serve<T>(
     }
     tokio::select! {
         () = async { while forwards.join_next().await.is_some() {} } => {}
-        () = channels.lost() => {}
+        () = channels.lost().cancelled() => {}
     }
     channels.close().await;
 }

@@ -44,8 +44,9 @@ where
         stdout: output(wanted.stdout, STDOUT),
         stderr: output(stderr, STDERR),
         resize: resize.map(terminal_sizes),
+        client_lost: channels.lost().clone(),
     };
-    let status = remote.run(stdio, channels.lost()).await;
+    let status = remote.run(stdio).await;
     let words = status.encode(protocol_version(protocol));
     // A client that is lost cannot be told.
     let _ = channels.output(ERROR).write_all(&words).await;
