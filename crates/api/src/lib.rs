@@ -9,11 +9,13 @@
 
 pub mod catalogue;
 pub mod decode;
+pub mod discovery;
 pub mod field;
 pub mod kinds;
 pub mod lifecycle;
 pub mod meta;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;
