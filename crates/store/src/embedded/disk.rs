@@ -7,7 +7,7 @@
 //! `-- objects.redb        0600
 //!     |-- meta            name -> u64
 //!     |   |-- format      1, the layout drawn here; a higher number is a newer server's
-//!     |   `-- revision    the newest write's, deletions included
+//!     |   `-- revision    the newest write's when no entry shows it, as after a deletion
 //!     `-- objects         key ->
 //!         |-- revision    u64, little endian
 //!         |-- created     u64, little endian: the revision that made the key
@@ -102,6 +102,7 @@ impl Disk {
             }
         };
         let entries = load(&database, &path)?;
+        let newest = entries.iter().map(|entry| entry.revision).fold(newest, Revision::max);
         File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(failed("syncing", dir))?;
@@ -284,7 +285,10 @@ fn write(database: &Database, states: &[State], newest: Revision) -> Result<(), 
                 }
             }
         }
-        transaction.open_table(META)?.insert("revision", newest)?;
+        let shown = |(_, entry): &State| entry.as_ref().is_some_and(|entry| entry.revision == newest);
+        if !states.iter().any(shown) {
+            transaction.open_table(META)?.insert("revision", newest)?;
+        }
     }
     Ok(transaction.commit()?)
 }

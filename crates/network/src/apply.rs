@@ -1,0 +1,195 @@
+//! Plans put into the kernel.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd,
+};
+
+use ipnet::IpNet;
+use netlink_packet_route::{
+    link::{InfoData, InfoVeth, LinkAttribute},
+    route::{RouteProtocol, RouteScope, RouteType},
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::{
+    Error, Result,
+    netlink::{self, Doing},
+    plan::{GATEWAY, LinkPlan, NODE_MAC, POD_END, ROUTE_PROTOCOL},
+};
+
+/// A link's index in a namespace where nothing but the loopback link was ever made.
+const LOOPBACK: u32 = 1;
+
+/// Makes a pod's link. When it fails, what is left is the link at most, which [`netlink::delete_link`] takes
+/// away with all its routes.
+pub(crate) async fn make_link(node: &Handle, netns: File, plan: &LinkPlan) -> Result<()> {
+    make_pair(node, &netns, plan).await?;
+    let pod = async {
+        let pod = netlink::connect_in(netns, &plan.name).await?;
+        set_up_pod_end(&pod, plan).await
+    };
+    futures::try_join!(pod, set_up_node_end(node, plan))?;
+    Ok(())
+}
+
+/// Both ends at once, each in its namespace, with their hardware addresses, and up.
+async fn make_pair(node: &Handle, netns: &File, plan: &LinkPlan) -> Result<()> {
+    let action = || format!("adding link {}", plan.name);
+    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(POD_END)
+        .address(plan.pod_mac.into())
+        .mtu(plan.mtu)
+        .up()
+        .setns_by_fd(netns.as_raw_fd())
+        .build();
+    let pair = || {
+        LinkVeth::new(&plan.name, POD_END)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.clone())))
+            .address(NODE_MAC.into())
+            .mtu(plan.mtu)
+            .up()
+            .build()
+    };
+    match node.link().add(pair()).execute().await.doing(action) {
+        // The address is this pod's alone, so a link of that name is what a crash left over.
+        Err(Error::Netlink { cause, .. }) if cause.raw_os_error() == Some(libc::EEXIST) => {
+            netlink::delete_link(node, &plan.name).await?;
+            node.link().add(pair()).execute().await.doing(action)
+        }
+        outcome => outcome,
+    }
+}
+
+async fn set_up_pod_end(pod: &Handle, plan: &LinkPlan) -> Result<()> {
+    let index = netlink::index(pod, POD_END).await?;
+    let what = |what: &str| format!("{what} in the pod of {}", plan.name);
+
+    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+    pod.link()
+        .change(up)
+        .execute()
+        .await
+        .doing(|| what("setting the loopback link up"))?;
+
+    let address = IpAddr::V4(plan.address);
+    pod.address()
+        .add(index, address, 32)
+        .execute()
+        .await
+        .doing(|| what("adding its address"))?;
+
+    let gateway = route(GATEWAY, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build();
+    pod.route()
+        .add(gateway)
+        .execute()
+        .await
+        .doing(|| what("adding the gateway's route"))?;
+    pod.neighbours()
+        .add(index, GATEWAY.into())
+        .link_layer_address(&NODE_MAC)
+        .execute()
+        .await
+        .doing(|| what("adding the gateway's hardware address"))?;
+
+    let default = RouteMessageBuilder::<Ipv4Addr>::new()
+        .gateway(GATEWAY)
+        .output_interface(index)
+        .build();
+    pod.route()
+        .add(default)
+        .execute()
+        .await
+        .doing(|| what("adding the default route"))
+}
+
+async fn set_up_node_end(node: &Handle, plan: &LinkPlan) -> Result<()> {
+    let index = netlink::index(node, &plan.name).await?;
+    let LinkPlan { name, address, .. } = plan;
+
+    let alias = LinkAttribute::IfAlias(plan.alias.clone());
+    let alias = LinkUnspec::new_with_index(index).append_extra_attribute(alias).build();
+    node.link()
+        .change(alias)
+        .execute()
+        .await
+        .doing(|| format!("naming link {name}"))?;
+
+    node.neighbours()
+        .add(index, (*address).into())
+        .link_layer_address(&plan.pod_mac)
+        .execute()
+        .await
+        .doing(|| format!("adding the hardware address of {address} on {name}"))?;
+
+    if plan.from_localhost {
+        write_sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
+    }
+    let mut to_pod = route(*address, 32).output_interface(index).scope(RouteScope::Link);
+    if let Some(source) = plan.source {
+        to_pod = to_pod.pref_source(source);
+    }
+    node.route()
+        .add(to_pod.build())
+        .replace()
+        .execute()
+        .await
+        .doing(|| format!("adding the route to {address}"))
+}
+
+/// Makes whole ranges unreachable, but for what has a route of its own.
+pub(crate) async fn make_unreachable(node: &Handle, range: IpNet) -> Result<()> {
+    let IpNet::V4(v4) = range else {
+        return Err(Error::Family {
+            given: range.to_string(),
+        });
+    };
+    let message = route(v4.network(), v4.prefix_len())
+        .kind(RouteType::Unreachable)
+        .build();
+    node.route()
+        .add(message)
+        .replace()
+        .execute()
+        .await
+        .doing(|| format!("making {range} unreachable"))
+}
+
+/// Lets the machine pass packets on between links, unless it does already.
+pub(crate) fn forward() -> Result<()> {
+    const FORWARD: &str = "net/ipv4/ip_forward";
+    if read_sysctl(FORWARD)? == "1" {
+        return Ok(());
+    }
+    write_sysctl(FORWARD, "1")
+}
+
+pub(crate) fn read_sysctl(name: &str) -> Result<String> {
+    let path = std::path::Path::new("/proc/sys").join(name);
+    let read: io::Result<String> = std::fs::read_to_string(&path);
+    read.map(|value| value.trim().to_owned()).map_err(|cause| Error::File {
+        action: "reading",
+        path,
+        cause,
+    })
+}
+
+fn write_sysctl(name: &str, value: &str) -> Result<()> {
+    let path = std::path::Path::new("/proc/sys").join(name);
+    std::fs::write(&path, value).map_err(|cause| Error::File {
+        action: "writing",
+        path,
+        cause,
+    })
+}
+
+fn route(address: Ipv4Addr, length: u8) -> RouteMessageBuilder<Ipv4Addr> {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(address, length)
+        .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
+}
