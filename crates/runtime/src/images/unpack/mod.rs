@@ -258,3 +258,6 @@ fn seconds(text: &str) -> Option<TimeSpec> {
         TimeSpec::new(seconds, nanos)
     })
 }
+
+#[cfg(test)]
+mod tests;
