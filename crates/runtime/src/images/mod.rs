@@ -265,11 +265,12 @@ impl Images {
     /// Puts images into the index, all at once, when everything of them is durable.
     async fn commit(&self, new: Vec<NewImage>, preloaded: Option<(String, Preloaded)>) -> Result<Vec<Arc<Image>>> {
         self.change(move |images| {
-            for image in &new {
-                write_durably(&config_file(&images.0.store, &image.id), &image.config_bytes)?;
-            }
             images.0.layers.sync()?;
             let _turn = images.0.holders.lock();
+            for image in &new {
+                let file = config_file(&images.0.store, &image.id);
+                write_durably(&file, &image.config_bytes)?;
+            }
             let mut index = Index::clone(&images.index());
             let added: Vec<_> = new
                 .into_iter()

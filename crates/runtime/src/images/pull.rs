@@ -110,7 +110,7 @@ async fn platform_manifest(registry: &Registry, mut top: Manifest) -> Result<Ima
     for _ in 0..4 {
         let (media_type, parsed) = parse_manifest(&top.bytes)?;
         let index = match parsed {
-            Parsed::Manifest(manifest) => return Ok(manifest),
+            Parsed::Manifest(manifest) => return Ok(*manifest),
             Parsed::Index(index) => index,
             Parsed::Neither => {
                 return Err(Incomplete::Malformed(format!(
@@ -129,7 +129,7 @@ async fn platform_manifest(registry: &Registry, mut top: Manifest) -> Result<Ima
 }
 
 pub(super) enum Parsed {
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
     Index(ImageIndex),
     Neither,
 }

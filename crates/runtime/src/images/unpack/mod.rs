@@ -215,11 +215,18 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Attributes> {
     let header = entry.header();
+    let fields = header.as_old();
+    // Some writers leave out what is zero.
+    let number = |value: io::Result<u64>, field: &[u8]| match value {
+        Err(_) if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
+        other => other,
+    };
     let id = |id: u64| u32::try_from(id).map_err(|_| invalid("an owner beyond 32 bits"));
+    let mode = number(header.mode().map(u64::from), &fields.mode)?;
     let mut attributes = Attributes {
-        uid: id(header.uid()?)?,
-        gid: id(header.gid()?)?,
-        mode: header.mode()? & 0o7777,
+        uid: id(number(header.uid(), &fields.uid)?)?,
+        gid: id(number(header.gid(), &fields.gid)?)?,
+        mode: u32::try_from(mode & 0o7777).unwrap_or_default(),
         modified: TimeSpec::new(header.mtime().unwrap_or(0).try_into().unwrap_or(i64::MAX), 0),
         xattrs: Vec::new(),
     };

@@ -52,9 +52,7 @@ impl Tar {
     }
 
     fn pax(mut self, extensions: &[(&str, &[u8])]) -> Self {
-        self.0
-            .append_pax_extensions(extensions.iter().copied())
-            .unwrap();
+        self.0.append_pax_extensions(extensions.iter().copied()).unwrap();
         self
     }
 
@@ -110,10 +108,7 @@ fn files_keep_what_the_archive_says() {
     assert_eq!(su.nlink(), 2);
     assert_eq!(fs::metadata(layer.join("usr/also")).unwrap().ino(), su.ino());
     let ping = layer.join("usr/ping");
-    assert_eq!(
-        xattr::get(&ping, "security.capability").unwrap().unwrap(),
-        capability
-    );
+    assert_eq!(xattr::get(&ping, "security.capability").unwrap().unwrap(), capability);
     assert_eq!(xattr::get(&ping, "trusted.overlay.redirect").unwrap(), None);
     let times = fs::metadata(&ping).unwrap();
     assert_eq!((times.mtime(), times.mtime_nsec()), (1_500_000_000, 250_000_000));
@@ -218,8 +213,16 @@ fn hostile_archives_are_refused() {
             "a hard link to a file that the layer does not have",
         ),
         ("link loop", Tar::new().symlink("l", "l").file("l/x", ""), "symbolic"),
-        ("whiteout up", Tar::new().file("a/.wh...", ""), "a whiteout without a name"),
-        ("whiteout of nothing", Tar::new().file(".wh.", ""), "a whiteout without a name"),
+        (
+            "whiteout up",
+            Tar::new().file("a/.wh...", ""),
+            "a whiteout without a name",
+        ),
+        (
+            "whiteout of nothing",
+            Tar::new().file(".wh.", ""),
+            "a whiteout without a name",
+        ),
         ("file as root", Tar::new().file("/", ""), "must be a directory"),
         (
             "file as parent",
