@@ -266,6 +266,12 @@ pub fn request_entity_too_large(limit: usize) -> Status {
     )
 }
 
+/// 413: a JSON patch has more operations than the server applies.
+pub fn too_many_patch_operations(limit: usize, count: usize) -> Status {
+    let message = format!("The allowed maximum operations in a JSON patch is {limit}, got {count}");
+    Status::failure(413, "RequestEntityTooLarge", message)
+}
+
 /// 415: the body's media type is none that the server reads.
 pub fn unsupported_media_type(accepted: &[&str]) -> Status {
     let message = format!(
@@ -275,9 +281,16 @@ pub fn unsupported_media_type(accepted: &[&str]) -> Status {
     Status::failure(415, "UnsupportedMediaType", message)
 }
 
-/// 422 for a patch that cannot be applied to the object.
-pub fn unprocessable(message: impl Into<String>) -> Status {
-    Status::failure(422, "Invalid", message)
+/// 422 for a patch that is well-formed and cannot be applied to the object; `why` says what does not fit.
+pub fn unprocessable(why: impl Into<String>) -> Status {
+    let mut details = details("", "", "");
+    details.causes = Some(vec![cause("UnexpectedServerResponse", why, "")]);
+    Status::failure(
+        422,
+        "Invalid",
+        "the server rejected our request due to an error in our request",
+    )
+    .with_details(details)
 }
 
 /// 429: too much is asked at once, or a disruption budget says no.
