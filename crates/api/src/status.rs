@@ -335,3 +335,104 @@ pub fn success(code: u16) -> Status {
         ..Default::default()
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Path;
+
+    #[test]
+    fn messages_are_upstreams() {
+        let spec = Path::new("spec");
+        let one = [FieldError::required(&spec.child("containers"), "")];
+        let two = [one[0].clone(), FieldError::forbidden(&spec, "no")];
+        let twice = [one[0].clone(), one[0].clone()];
+        for (status, code, reason, message) in [
+            (not_found("", "pods", "web"), 404, "NotFound", r#"pods "web" not found"#),
+            (
+                not_found("apps", "deployments", "web"),
+                404,
+                "NotFound",
+                r#"deployments.apps "web" not found"#,
+            ),
+            (
+                already_exists("", "pods", "web"),
+                409,
+                "AlreadyExists",
+                r#"pods "web" already exists"#,
+            ),
+            (
+                conflict("", "pods", "web", MODIFIED),
+                409,
+                "Conflict",
+                r#"Operation cannot be fulfilled on pods "web": the object has been modified; please apply your changes to the latest version and try again"#,
+            ),
+            (
+                invalid("", "Pod", "web", &one),
+                422,
+                "Invalid",
+                r#"Pod "web" is invalid: spec.containers: Required value"#,
+            ),
+            (
+                invalid("", "Pod", "web", &two),
+                422,
+                "Invalid",
+                r#"Pod "web" is invalid: [spec.containers: Required value, spec: Forbidden: no]"#,
+            ),
+            (
+                invalid("", "Pod", "web", &twice),
+                422,
+                "Invalid",
+                r#"Pod "web" is invalid: spec.containers: Required value"#,
+            ),
+            (
+                forbidden("", "pods", "web", "no"),
+                403,
+                "Forbidden",
+                r#"pods "web" is forbidden: no"#,
+            ),
+            (
+                forbidden("", "pods", "", "no"),
+                403,
+                "Forbidden",
+                "pods is forbidden: no",
+            ),
+            (
+                method_not_allowed("", "bindings", "list"),
+                405,
+                "MethodNotAllowed",
+                r#"list is not supported on resources of kind "bindings""#,
+            ),
+            (unauthorized(), 401, "Unauthorized", "Unauthorized"),
+            (internal("x"), 500, "InternalError", "Internal error occurred: x"),
+            (too_old(1, 5), 410, "Expired", "too old resource version: 1 (5)"),
+            (bad_request("x"), 400, "BadRequest", "x"),
+        ] {
+            assert_eq!(
+                (status.code(), status.reason(), status.message()),
+                (code, reason, message)
+            );
+        }
+    }
+
+    #[test]
+    fn causes_name_fields() {
+        let status = invalid(
+            "",
+            "Pod",
+            "web",
+            &[FieldError::required(&Path::new("spec").child("x"), "why")],
+        );
+        let json: serde_json::Value = serde_json::from_slice(&status.to_json()).unwrap_or_default();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 422, "reason": "Invalid",
+                "message": "Pod \"web\" is invalid: spec.x: Required value: why",
+                "details": {"name": "web", "kind": "Pod", "causes": [
+                    {"reason": "FieldValueRequired", "message": "Required value: why", "field": "spec.x"},
+                ]},
+            })
+        );
+    }
+}

@@ -1,8 +1,12 @@
-//! Server-side tables: columns, rows, and the ages in them.
+//! Server-side tables: columns, rows, and the ages in them; and objects of which only the metadata is sent.
+
+mod write;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
+
+pub use write::{IncludeObject, ListHead, partial_list, partial_object, table};
 
 /// One column of a kind's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +93,7 @@ pub fn age_cell(meta: &ObjectMeta, now: Timestamp) -> Value {
 pub fn age(time: Option<Timestamp>, now: Timestamp) -> String {
     time.map_or_else(
         || "<unknown>".to_owned(),
-        |time| human_duration(now.as_second() - time.as_second()),
+        |time| human_duration(now.duration_since(time).as_secs()),
     )
 }
 
@@ -126,5 +130,41 @@ pub fn human_duration(seconds: i64) -> String {
         two(hours / 24 / 365, "y", (hours / 24) % 365, "d")
     } else {
         format!("{}y", hours / 24 / 365)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        const MINUTE: i64 = 60;
+        const HOUR: i64 = 60 * MINUTE;
+        const DAY: i64 = 24 * HOUR;
+        for (seconds, want) in [
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (1, "1s"),
+            (119, "119s"),
+            (120, "2m"),
+            (190, "3m10s"),
+            (10 * MINUTE + 5, "10m"),
+            (70 * MINUTE, "70m"),
+            (3 * HOUR, "3h"),
+            (3 * HOUR + 10 * MINUTE, "3h10m"),
+            (8 * HOUR + 10 * MINUTE, "8h"),
+            (47 * HOUR, "47h"),
+            (49 * HOUR, "2d1h"),
+            (5 * DAY + 12 * HOUR, "5d12h"),
+            (8 * DAY + 2 * HOUR, "8d"),
+            (367 * DAY, "367d"),
+            ((365 * 2 + 25) * DAY, "2y25d"),
+            ((365 * 8 + 2) * DAY, "8y"),
+        ] {
+            assert_eq!(human_duration(seconds), want, "{seconds}");
+        }
+        assert_eq!(age(None, Timestamp::UNIX_EPOCH), "<unknown>");
     }
 }
