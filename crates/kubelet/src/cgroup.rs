@@ -1,0 +1,247 @@
+//! The cgroups of pods: `/kubepods[/burstable|/besteffort]/pod<uid>`, on hierarchies of version 1 or 2.
+//!
+//! The runtime puts each container into a cgroup of its own below its pod's. The kubelet makes the pod's, with the limits of the whole
+//! pod, and takes it away when the pod is gone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cri_config::resources::{self, PodLimits, Qos};
+use crate::pods::pod::PodExt;
+use k8s_openapi::api::core::v1::Pod;
+
+const V1_CONTROLLERS_WITH_LIMITS: [&str; 2] = ["cpu", "memory"];
+const PERIOD_MICROSECONDS: i64 = 100_000;
+const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io";
+
+/// The hierarchies of a node.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    root: PathBuf,
+    unified: bool,
+}
+
+/// A cgroup that could not be made, set or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {}: {source}", path.display())]
+pub struct CgroupError {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Cgroups {
+    /// Finds out what is mounted at `root`, usually `/sys/fs/cgroup`.
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            unified: root.join("cgroup.controllers").exists(),
+        }
+    }
+
+    /// Whether there is only the hierarchy of version 2.
+    pub fn unified(&self) -> bool {
+        self.unified
+    }
+
+    /// The directories that a cgroup is, in every hierarchy that has the controllers.
+    fn directories(&self, cgroup: &str) -> Vec<PathBuf> {
+        let below = cgroup.trim_start_matches('/');
+        if self.unified {
+            return vec![self.root.join(below)];
+        }
+        let hierarchies = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        // Links such as `cpu -> cpu,cpuacct` would be the same directory again.
+        let real = hierarchies.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        real.map(|entry| entry.path().join(below)).collect()
+    }
+
+    /// Makes the cgroup of a pod with its limits.
+    pub fn create(&self, pod: &Pod) -> Result<(), CgroupError> {
+        let qos = resources::qos(pod);
+        let cgroup = resources::pod_cgroup(qos, pod.uid());
+        let limits = resources::pod(pod);
+        if self.unified {
+            let directory = self.root.join(cgroup.trim_start_matches('/'));
+            self.create_unified(&directory)?;
+            return set(&directory, v2(limits));
+        }
+        for controller in V1_CONTROLLERS_WITH_LIMITS {
+            let hierarchy = self.root.join(controller);
+            if !hierarchy.is_dir() {
+                continue;
+            }
+            let directory = hierarchy.join(cgroup.trim_start_matches('/'));
+            fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+            set(&directory, v1(controller, limits))?;
+            if qos == Qos::BestEffort && controller == "cpu" {
+                // Pods that asked for nothing share what a single one would get.
+                set(
+                    &hierarchy.join(qos.cgroup().trim_start_matches('/')),
+                    vec![("cpu.shares", "2".into())],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// On version 2, each level must hand its controllers down before the next can use them.
+    fn create_unified(&self, directory: &Path) -> Result<(), CgroupError> {
+        fs::create_dir_all(directory).map_err(failed("create", directory))?;
+        let mut levels: Vec<&Path> = directory
+            .ancestors()
+            .take_while(|level| level.starts_with(&self.root))
+            .collect();
+        levels.reverse();
+        for level in levels {
+            let path = level.join("cgroup.subtree_control");
+            for controller in V2_CONTROLLERS.split(' ') {
+                // One that the kernel lacks must not keep the others away.
+                let _ = fs::write(&path, controller);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the cgroup of a pod and what is left below it.
+    pub fn remove(&self, uid: &str) -> Result<(), CgroupError> {
+        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+            for directory in self.directories(&resources::pod_cgroup(qos, uid)) {
+                remove_tree(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The uids of pods that have a cgroup.
+    pub fn pods(&self) -> Vec<String> {
+        let mut uids = Vec::new();
+        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+            for directory in self.directories(qos.cgroup()) {
+                let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+                uids.extend(
+                    entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("pod")?.to_owned())),
+                );
+            }
+        }
+        uids.sort();
+        uids.dedup();
+        uids
+    }
+}
+
+fn failed<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> CgroupError + 'a {
+    move |source| CgroupError {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn set(directory: &Path, files: Vec<(&str, String)>) -> Result<(), CgroupError> {
+    for (file, value) in files {
+        let path = directory.join(file);
+        match fs::write(&path, value) {
+            // A kernel without bandwidth control has no quota to set.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            written => written.map_err(failed("write", &path))?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(directory: &Path) -> Result<(), CgroupError> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed("read", directory))?,
+    };
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
+        remove_tree(&entry.path())?;
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed("remove", directory)),
+    }
+}
+
+fn v1(controller: &str, limits: PodLimits) -> Vec<(&'static str, String)> {
+    match controller {
+        "cpu" => {
+            let quota = if limits.cpu_quota > 0 { limits.cpu_quota } else { -1 };
+            vec![
+                ("cpu.shares", limits.cpu_shares.to_string()),
+                ("cpu.cfs_period_us", PERIOD_MICROSECONDS.to_string()),
+                ("cpu.cfs_quota_us", quota.to_string()),
+            ]
+        }
+        _ if limits.memory > 0 => vec![("memory.limit_in_bytes", limits.memory.to_string())],
+        _ => Vec::new(),
+    }
+}
+
+fn v2(limits: PodLimits) -> Vec<(&'static str, String)> {
+    let maximum = |value: i64| if value > 0 { value.to_string() } else { "max".to_owned() };
+    vec![
+        ("cpu.weight", weight(limits.cpu_shares).to_string()),
+        (
+            "cpu.max",
+            format!("{} {PERIOD_MICROSECONDS}", maximum(limits.cpu_quota)),
+        ),
+        ("memory.max", maximum(limits.memory)),
+    ]
+}
+
+/// Version 1 counts shares from 2 to 262,144, version 2 weights from 1 to 10,000, and 1,024 shares are 100. The curve through these
+/// points is the one that container runtimes agreed on, so that pods and containers are weighed alike.
+fn weight(shares: i64) -> i64 {
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as i64
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_follow_shares() {
+        assert_eq!([2, 1024, 262_144].map(weight), [1, 100, 10_000]);
+    }
+
+    #[test]
+    fn limits_become_files() {
+        let limits = PodLimits {
+            cpu_shares: 1024,
+            cpu_quota: 50_000,
+            memory: 1 << 20,
+        };
+        assert_eq!(v1("memory", limits), [("memory.limit_in_bytes", "1048576".to_owned())]);
+        assert_eq!(v2(limits)[1], ("cpu.max", "50000 100000".to_owned()));
+        let none = PodLimits {
+            cpu_shares: 2,
+            cpu_quota: 0,
+            memory: 0,
+        };
+        assert_eq!(v1("cpu", none)[2], ("cpu.cfs_quota_us", "-1".to_owned()));
+        assert!(v1("memory", none).is_empty());
+        assert_eq!(v2(none)[2], ("memory.max", "max".to_owned()));
+    }
+
+    #[test]
+    fn pods_are_found_and_removed_in_every_hierarchy() {
+        let dir = tempfile::tempdir().unwrap();
+        for hierarchy in ["cpu", "memory", "pids"] {
+            fs::create_dir_all(dir.path().join(hierarchy).join("kubepods/burstable/podu-1/container")).unwrap();
+        }
+        let cgroups = Cgroups::at(dir.path());
+        assert!(!cgroups.unified());
+        assert_eq!(cgroups.pods(), ["u-1"]);
+        cgroups.remove("u-1").unwrap();
+        assert!(cgroups.pods().is_empty());
+        cgroups.remove("u-1").unwrap();
+    }
+}

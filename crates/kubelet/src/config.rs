@@ -1,0 +1,32 @@
+//! What a kubelet is told when it starts.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// The settings of one node.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name of the Node object.
+    pub node_name: String,
+    /// The node's addresses, the first one being its InternalIP.
+    pub node_ips: Vec<IpAddr>,
+    /// Where volumes and the files of pods are kept: `<root>/pods/<uid>`.
+    pub root_dir: PathBuf,
+    /// Where the logs of pods are kept, usually `/var/log/pods`.
+    pub pod_logs_dir: PathBuf,
+    /// The cluster's DNS servers.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// The port on which the node answers the API server.
+    pub port: u16,
+    /// How many pods the node takes.
+    pub max_pods: u32,
+}
+
+impl Config {
+    /// Everything of one pod on this node.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.root_dir.join("pods").join(uid)
+    }
+}

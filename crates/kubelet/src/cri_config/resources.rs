@@ -1,0 +1,310 @@
+//! Requests and limits as the kernel's numbers: CPU shares and quotas, memory limits, OOM scores, and the cgroup of a QoS class.
+
+use std::collections::BTreeMap;
+
+use cri::v1::LinuxContainerResources;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::pods::pod::{PodExt, Role};
+
+const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+const SHARES_PER_CPU: i64 = 1024;
+const PERIOD_MICROSECONDS: i64 = 100_000;
+const MIN_QUOTA_MICROSECONDS: i64 = 1000;
+
+/// The three classes of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    /// Limits equal requests everywhere.
+    Guaranteed,
+    /// Something is requested or limited.
+    Burstable,
+    /// Nothing is.
+    BestEffort,
+}
+
+impl Qos {
+    /// As in a pod's status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Qos::Guaranteed => "Guaranteed",
+            Qos::Burstable => "Burstable",
+            Qos::BestEffort => "BestEffort",
+        }
+    }
+
+    /// The cgroup of the class, below the hierarchy's root.
+    pub fn cgroup(self) -> &'static str {
+        match self {
+            Qos::Guaranteed => "/kubepods",
+            Qos::Burstable => "/kubepods/burstable",
+            Qos::BestEffort => "/kubepods/besteffort",
+        }
+    }
+}
+
+/// The class of a pod; it never changes, so that the one in its status counts.
+pub fn qos(pod: &Pod) -> Qos {
+    match pod.status.as_ref().and_then(|status| status.qos_class.as_deref()) {
+        Some("Guaranteed") => return Qos::Guaranteed,
+        Some("Burstable") => return Qos::Burstable,
+        Some("BestEffort") => return Qos::BestEffort,
+        _ => {}
+    }
+    let mut any = false;
+    let mut guaranteed = true;
+    for (_, container) in pod.containers() {
+        for resource in ["cpu", "memory"] {
+            let (request, limit) = (request(container, resource), limit(container, resource));
+            any |= request > 0 || limit > 0;
+            guaranteed &= limit > 0 && (request == 0 || request == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => Qos::BestEffort,
+        (true, true) => Qos::Guaranteed,
+        (true, false) => Qos::Burstable,
+    }
+}
+
+/// The cgroup of a pod, below the hierarchy's root.
+pub fn pod_cgroup(qos: Qos, uid: &str) -> String {
+    format!("{}/pod{uid}", qos.cgroup())
+}
+
+fn amount(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> i64 {
+    let quantity = list
+        .and_then(|list| list.get(resource))
+        .and_then(|quantity| api::quantity::Quantity::of(quantity).ok());
+    match (quantity, resource) {
+        (Some(quantity), "cpu") => quantity.millis(),
+        (Some(quantity), _) => quantity.value(),
+        (None, _) => 0,
+    }
+}
+
+/// A container's request in thousandths of a CPU, or bytes; 0 for none.
+pub fn request(container: &Container, resource: &str) -> i64 {
+    let requests = container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.requests.as_ref());
+    match amount(requests, resource) {
+        0 => limit(container, resource),
+        amount => amount,
+    }
+}
+
+/// A container's limit in thousandths of a CPU, or bytes; 0 for none.
+pub fn limit(container: &Container, resource: &str) -> i64 {
+    amount(
+        container
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.limits.as_ref()),
+        resource,
+    )
+}
+
+/// The weight of thousandths of a CPU.
+pub fn shares(milli_cpu: i64) -> i64 {
+    (milli_cpu.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// The microseconds of each period that thousandths of a CPU may use; 0 is no limit.
+pub fn quota(milli_cpu: i64) -> i64 {
+    match milli_cpu {
+        0 => 0,
+        milli => (milli.saturating_mul(PERIOD_MICROSECONDS) / 1000).max(MIN_QUOTA_MICROSECONDS),
+    }
+}
+
+/// How soon the kernel kills a container's processes when memory runs out.
+pub fn oom_score_adj(pod: &Pod, qos: Qos, container: &Container, role: Role, memory_capacity: i64) -> i64 {
+    let critical = pod
+        .spec()
+        .and_then(|spec| spec.priority)
+        .is_some_and(|priority| priority >= 2_000_001_000);
+    match qos {
+        _ if critical => -997,
+        Qos::Guaranteed => -997,
+        Qos::BestEffort => 1000,
+        Qos::Burstable => {
+            let own = request(container, "memory");
+            // A sidecar must not be killed before the containers it serves.
+            let asked = match role {
+                Role::Sidecar => pod
+                    .containers()
+                    .filter(|(role, _)| *role == Role::App)
+                    .map(|(_, container)| request(container, "memory"))
+                    .min()
+                    .map_or(own, |least| least.max(own)),
+                _ => own,
+            };
+            let share = asked.saturating_mul(1000).checked_div(memory_capacity).unwrap_or(0);
+            (1000 - share).clamp(3, 999)
+        }
+    }
+}
+
+/// What a container may use.
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    role: Role,
+    memory_capacity: i64,
+    unified: bool,
+) -> LinuxContainerResources {
+    let qos = qos(pod);
+    let quota = quota(limit(container, "cpu"));
+    LinuxContainerResources {
+        cpu_period: if quota > 0 { PERIOD_MICROSECONDS } else { 0 },
+        cpu_quota: quota,
+        cpu_shares: shares(request(container, "cpu")),
+        memory_limit_in_bytes: limit(container, "memory"),
+        oom_score_adj: oom_score_adj(pod, qos, container, role, memory_capacity),
+        // On v2 a container is killed whole, never half.
+        unified: if unified {
+            [("memory.oom.group".to_owned(), "1".to_owned())].into()
+        } else {
+            Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+/// What the cgroup of a whole pod gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodLimits {
+    /// The weight.
+    pub cpu_shares: i64,
+    /// Microseconds of each 100 ms; 0 is no limit.
+    pub cpu_quota: i64,
+    /// Bytes; 0 is no limit.
+    pub memory: i64,
+}
+
+/// The sum of a pod's containers, where every one of them has a limit; init containers count by the largest, with the sidecars before it.
+pub fn pod(pod: &Pod) -> PodLimits {
+    let total = |of: &dyn Fn(&Container) -> i64, all: bool| -> i64 {
+        let amounts: Vec<(Role, i64)> = pod
+            .containers()
+            .map(|(role, container)| (role, of(container)))
+            .collect();
+        if all && amounts.iter().any(|(_, amount)| *amount == 0) {
+            return 0;
+        }
+        let mut sidecars = 0;
+        let mut largest = 0;
+        for (role, amount) in &amounts {
+            match role {
+                Role::Sidecar => {
+                    sidecars += amount;
+                    largest = largest.max(sidecars);
+                }
+                Role::Init => largest = largest.max(sidecars + amount),
+                Role::App => {}
+            }
+        }
+        let apps: i64 = amounts
+            .iter()
+            .filter(|(role, _)| *role == Role::App)
+            .map(|(_, amount)| amount)
+            .sum();
+        largest.max(sidecars + apps)
+    };
+    let overhead = |resource: &str| amount(pod.spec().and_then(|spec| spec.overhead.as_ref()), resource);
+    let with_overhead = |limit: i64, resource: &str| if limit > 0 { limit + overhead(resource) } else { 0 };
+    let whole = pod.spec().and_then(|spec| spec.resources.as_ref());
+    let of_pod = |limit: i64, resource: &str| match amount(whole.and_then(|whole| whole.limits.as_ref()), resource) {
+        0 => with_overhead(limit, resource),
+        limit => limit,
+    };
+    let requested = match amount(whole.and_then(|whole| whole.requests.as_ref()), "cpu") {
+        0 => total(&|container| request(container, "cpu"), false) + overhead("cpu"),
+        request => request,
+    };
+    PodLimits {
+        cpu_shares: if qos(pod) == Qos::BestEffort {
+            MIN_SHARES
+        } else {
+            shares(requested)
+        },
+        cpu_quota: quota(of_pod(total(&|container| limit(container, "cpu"), true), "cpu")),
+        memory: of_pod(total(&|container| limit(container, "memory"), true), "memory"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn with(containers: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}})).unwrap()
+    }
+
+    #[test]
+    fn classes_scores_and_pod_limits() {
+        let gib = 1 << 30;
+        let cases = [
+            (
+                json!([{"name": "a"}]),
+                Qos::BestEffort,
+                1000,
+                PodLimits {
+                    cpu_shares: 2,
+                    cpu_quota: 0,
+                    memory: 0,
+                },
+            ),
+            (
+                json!([{"name": "a", "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}}}]),
+                Qos::Burstable,
+                750,
+                PodLimits {
+                    cpu_shares: 256,
+                    cpu_quota: 0,
+                    memory: 0,
+                },
+            ),
+            (
+                json!([{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"cpu": "1", "memory": "64Mi"}}}]),
+                Qos::Guaranteed,
+                -997,
+                PodLimits {
+                    cpu_shares: 1024,
+                    cpu_quota: 100_000,
+                    memory: 64 << 20,
+                },
+            ),
+            (
+                json!([{"name": "a", "resources": {"limits": {"memory": "64Mi"}}}, {"name": "b", "resources": {"requests": {"cpu": "1m"}}}]),
+                Qos::Burstable,
+                938,
+                PodLimits {
+                    cpu_shares: 2,
+                    cpu_quota: 0,
+                    memory: 0,
+                },
+            ),
+        ];
+        for (containers, class, score, limits) in cases {
+            let pod = with(containers);
+            let (role, first) = pod.containers().next().unwrap();
+            assert_eq!(qos(&pod), class);
+            assert_eq!(oom_score_adj(&pod, class, first, role, gib), score);
+            assert_eq!(super::pod(&pod), limits);
+        }
+    }
+
+    #[test]
+    fn shares_and_quotas_have_the_kernels_bounds() {
+        assert_eq!([0, 1, 1000, 1_000_000].map(shares), [2, 2, 1024, 262_144]);
+        assert_eq!([0, 1, 500].map(quota), [0, 1000, 50_000]);
+    }
+}

@@ -1,0 +1,216 @@
+//! What the machine is: read once, from the kernel's files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::field::Capacity;
+
+/// Memory that pods do not get: what upstream keeps free before it evicts.
+const RESERVED_MEMORY: i64 = 100 << 20;
+/// The part of the disk that pods get, in percent.
+const DISK_PERCENT: i64 = 90;
+
+/// Something of the machine that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    /// A file that cannot be read.
+    #[error("read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file system that cannot be asked.
+    #[error("statvfs {}: {source}", path.display())]
+    FileSystem {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: nix::Error,
+    },
+}
+
+/// The machine under the node.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Processors that are online.
+    pub cpus: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes of the file system of the kubelet's directory.
+    pub disk: i64,
+    /// Bytes of each size of huge page, by the resource's name.
+    pub hugepages: BTreeMap<String, i64>,
+    /// As the node's status has it, but for the runtime.
+    pub info: NodeSystemInfo,
+}
+
+fn read(path: impl AsRef<Path>) -> Result<String, FactsError> {
+    let path = path.as_ref();
+    fs::read_to_string(path).map_err(|source| FactsError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Files that not every machine has.
+fn read_or_empty(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+impl Machine {
+    /// Looks at it.
+    pub fn look(root_dir: &Path) -> Result<Self, FactsError> {
+        let file_system = nix::sys::statvfs::statvfs(root_dir).map_err(|source| FactsError::FileSystem {
+            path: root_dir.to_owned(),
+            source,
+        })?;
+        let machine_id = read_or_empty("/etc/machine-id");
+        let system_uuid = match read_or_empty("/sys/class/dmi/id/product_uuid") {
+            uuid if uuid.is_empty() => machine_id.clone(),
+            uuid => uuid,
+        };
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Ok(Self {
+            cpus: online(&read("/sys/devices/system/cpu/online")?),
+            memory: memory_total(&read("/proc/meminfo")?),
+            disk: (file_system.blocks() * file_system.fragment_size()) as i64,
+            hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
+            info: NodeSystemInfo {
+                architecture: architecture.into(),
+                boot_id: read("/proc/sys/kernel/random/boot_id")?.trim().into(),
+                kernel_version: read("/proc/sys/kernel/osrelease")?.trim().into(),
+                kubelet_version: super::VERSION.into(),
+                machine_id,
+                operating_system: "linux".into(),
+                os_image: os_image(&read_or_empty("/etc/os-release")),
+                system_uuid,
+                ..Default::default()
+            },
+        })
+    }
+
+    /// What pods can use.
+    pub fn allocatable(&self) -> Capacity {
+        Capacity {
+            cpu_millis: self.cpus * 1000,
+            memory: (self.memory - RESERVED_MEMORY).max(0),
+            ephemeral_storage: self.disk / 100 * DISK_PERCENT,
+        }
+    }
+
+    /// Capacity and allocatable, as a node's status has them.
+    pub fn resources(&self, max_pods: u32) -> [BTreeMap<String, Quantity>; 2] {
+        let list = |memory: i64, disk: i64| {
+            let mut list = BTreeMap::from([
+                ("cpu".to_owned(), Quantity(self.cpus.to_string())),
+                ("memory".to_owned(), binary(memory)),
+                ("ephemeral-storage".to_owned(), binary(disk)),
+                ("pods".to_owned(), Quantity(max_pods.to_string())),
+            ]);
+            list.extend(
+                self.hugepages
+                    .iter()
+                    .map(|(name, bytes)| (name.clone(), binary(*bytes))),
+            );
+            list
+        };
+        let allocatable = self.allocatable();
+        [
+            list(self.memory, self.disk),
+            list(allocatable.memory, allocatable.ephemeral_storage),
+        ]
+    }
+}
+
+/// Bytes with the largest binary suffix that divides them.
+fn binary(bytes: i64) -> Quantity {
+    let mut value = bytes;
+    let mut suffix = "";
+    for next in ["Ki", "Mi", "Gi", "Ti"] {
+        if value == 0 || value % 1024 != 0 {
+            break;
+        }
+        value /= 1024;
+        suffix = next;
+    }
+    Quantity(format!("{value}{suffix}"))
+}
+
+/// Counts the processors of a list such as `0-3,8`.
+fn online(list: &str) -> i64 {
+    let ranges = list.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(last.parse::<i64>().ok()? - first.parse::<i64>().ok()? + 1)
+    });
+    ranges.sum::<i64>().max(1)
+}
+
+fn memory_total(meminfo: &str) -> i64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok())
+        .unwrap_or(0)
+        * 1024
+}
+
+fn os_image(os_release: &str) -> String {
+    let value = |key: &str| {
+        os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .map(|value| value.trim_matches('"'))
+    };
+    value("PRETTY_NAME").unwrap_or("Linux").to_owned()
+}
+
+fn hugepages(directory: &Path) -> BTreeMap<String, i64> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let kib: i64 = entry
+            .file_name()
+            .to_str()?
+            .strip_prefix("hugepages-")?
+            .strip_suffix("kB")?
+            .parse()
+            .ok()?;
+        let count: i64 = fs::read_to_string(entry.path().join("nr_hugepages"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
+        Some((format!("hugepages-{}", binary(kib * 1024).0), count * kib * 1024))
+    });
+    sizes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_the_kernel() {
+        assert_eq!(["0\n", "0-3\n", "0-1,4-5,7\n"].map(online), [1, 4, 5]);
+        assert_eq!(
+            memory_total("MemTotal:       24649420 kB\nMemFree: 1 kB\n"),
+            24_649_420 * 1024
+        );
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n"),
+            "Debian GNU/Linux 13 (trixie)"
+        );
+        assert_eq!(
+            [0, 1, 2048, 3 << 20, 1 << 30].map(|bytes| binary(bytes).0),
+            ["0", "1", "2Ki", "3Mi", "1Gi"]
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! What waits for a worker: the newest object of its pod, and the outcomes of what it set going. Any number of wakes are one.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::image::Pulled;
+
+/// The mail since the last time.
+#[derive(Default)]
+pub struct Mail {
+    /// The pod, if it changed.
+    pub pod: Option<Arc<Pod>>,
+    /// The API server has no such pod any more.
+    pub gone: bool,
+    /// Pulls that came to an end: container, image, outcome.
+    pub pulled: Vec<(String, String, Pulled)>,
+    /// Instances that could not be told to stop.
+    pub not_stopped: Vec<String>,
+}
+
+/// One for each worker.
+#[derive(Default)]
+pub struct Mailbox {
+    mail: Mutex<Mail>,
+    arrived: Notify,
+}
+
+impl Mailbox {
+    /// The pod changed.
+    pub fn apply(&self, pod: Arc<Pod>) {
+        self.mail.lock().pod = Some(pod);
+        self.wake();
+    }
+
+    /// The pod is gone; this was its last state.
+    pub fn gone(&self, pod: Arc<Pod>) {
+        let mut mail = self.mail.lock();
+        mail.pod = Some(pod);
+        mail.gone = true;
+        drop(mail);
+        self.wake();
+    }
+
+    /// A pull came to its end.
+    pub fn pulled(&self, container: String, image: String, pulled: Pulled) {
+        self.mail.lock().pulled.push((container, image, pulled));
+        self.wake();
+    }
+
+    /// An instance could not be told to stop.
+    pub fn not_stopped(&self, id: String) {
+        self.mail.lock().not_stopped.push(id);
+        self.wake();
+    }
+
+    /// Something may have changed.
+    pub fn wake(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Waits until something arrives.
+    pub async fn wait(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Takes what is there.
+    pub fn take(&self) -> Mail {
+        std::mem::take(&mut *self.mail.lock())
+    }
+}

@@ -1,0 +1,93 @@
+//! What a worker remembers of its pod between two looks at it. All of it is lost with the process and none of it is missed: what must
+//! outlive a restart is in the runtime's annotations and in the pod's status.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::backoff::Backoffs;
+
+/// Why a container waits, as its status says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Such as `ImagePullBackOff`.
+    pub reason: String,
+    /// Details for people.
+    pub message: String,
+}
+
+impl Waiting {
+    /// A reason with its details.
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a pod had to end before its containers did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Such as `Evicted` or `DeadlineExceeded`.
+    pub reason: String,
+    /// Details for people.
+    pub message: String,
+    /// Seconds that its containers have to end, where not what the pod says.
+    pub grace: Option<i64>,
+}
+
+/// The memory of a worker.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Restarts of containers, by name.
+    pub restarts: Backoffs,
+    /// Pulls of images, by image.
+    pub pulls: Backoffs,
+    /// When the last pull of an image failed, and with what.
+    pub failed_pulls: HashMap<String, (Timestamp, Waiting)>,
+    /// Why containers do not run though they should, by name.
+    pub waiting: HashMap<String, Waiting>,
+    /// When what failed may be tried again, by container name; `""` is the sandbox and what comes before it.
+    pub retry_at: HashMap<String, Timestamp>,
+    /// Failures in a row before the sandbox.
+    pub sandbox_failures: u32,
+    /// Containers whose image is being pulled, by name.
+    pub pulling: HashMap<String, tokio::task::Id>,
+    /// Images pulled for the next start of a container, by its name.
+    pub pulled: HashMap<String, String>,
+    /// Containers told to stop, by id, and when they are killed.
+    pub stopping: HashMap<String, Timestamp>,
+    /// When the pod began to end, and how long it has.
+    pub ending: Option<(Timestamp, i64)>,
+    /// Set when the pod must end.
+    pub verdict: Option<Verdict>,
+    /// Whether what was of the pod is being taken away.
+    pub cleaning: bool,
+    /// Whether the API server was asked to forget the pod.
+    pub forgotten: bool,
+    /// Whether nothing is left of the pod on the node.
+    pub cleaned: bool,
+    /// Whether the volumes are set up.
+    pub volumes_ready: bool,
+}
+
+impl Memory {
+    /// Takes up what an earlier kubelet decided on a pod.
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        let failed = status.filter(|status| status.phase.as_deref() == Some("Failed"));
+        let verdict = failed.and_then(|status| {
+            Some(Verdict {
+                reason: status.reason.clone()?,
+                message: status.message.clone().unwrap_or_default(),
+                grace: None,
+            })
+        });
+        Self {
+            verdict,
+            ..Self::default()
+        }
+    }
+}

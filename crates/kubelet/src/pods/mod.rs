@@ -1,0 +1,316 @@
+//! The pods of this node: one worker each, woken only by what concerns its pod.
+//!
+//! ```text
+//! API (watch on spec.nodeName) ─┐
+//! runtime (container events)   ─┼─> mailbox of one pod ─> worker: observe → plan → status → act ─┐
+//! pulls, stops, timers         ─┘         ^───────────────────────────────────────────────────────┘
+//! ```
+//!
+//! [`plan`] and [`status`] decide without I/O. Nothing is kept on disk: after a restart the picture is rebuilt from the API and the
+//! runtime's labels and annotations, and what the API no longer knows is ended.
+
+pub mod backoff;
+mod conditions;
+mod context;
+mod mailbox;
+pub mod memory;
+pub mod observed;
+pub mod plan;
+pub mod pod;
+mod start;
+pub mod status;
+mod termination;
+mod unserved;
+mod worker;
+mod writer;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Change, Informer};
+use cri::v1::{ContainerEventResponse, GetEventsRequest, ListPodSandboxRequest};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+pub use context::Context;
+
+use crate::cri_config::labels;
+use crate::server::PodLookup;
+use mailbox::Mailbox;
+use observed::{Observed, State};
+use pod::PodExt;
+
+/// The safety net under the runtime's events.
+const RELIST: Duration = Duration::from_secs(60);
+/// Before asking a runtime again that does not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a worker lets others see.
+#[derive(Clone)]
+pub struct View {
+    /// The pod with the status that the kubelet knows now.
+    pub pod: Arc<Pod>,
+    /// What the runtime has of it.
+    pub observed: Arc<Observed>,
+}
+
+struct Handle {
+    mailbox: Arc<Mailbox>,
+    view: watch::Receiver<View>,
+}
+
+type Workers = Mutex<HashMap<String, Handle>>;
+
+/// All pods of the node. Cheap to clone.
+#[derive(Clone)]
+pub struct Pods {
+    context: Arc<Context>,
+    workers: Arc<Workers>,
+}
+
+impl Pods {
+    /// No pod yet.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            workers: Arc::default(),
+        }
+    }
+
+    /// Looks after the pods until the future is dropped; the pods run on.
+    pub async fn run(&self, informer: Informer<Pod>) {
+        informer.synced().await;
+        let mut changes = informer.subscribe();
+        self.end_orphans(&informer).await;
+        let apply = async {
+            loop {
+                match changes.next().await {
+                    Change::Applied { object, .. } => self.apply(object),
+                    Change::Deleted(pod) => self.gone(pod),
+                }
+            }
+        };
+        tokio::join!(apply, self.follow_runtime(), self.relist());
+    }
+
+    fn apply(&self, pod: Arc<Pod>) {
+        let mut workers = self.workers.lock();
+        match workers.get(pod.uid()) {
+            Some(worker) => worker.mailbox.apply(pod),
+            None => drop(workers.insert(pod.uid().to_owned(), self.employ(pod, false))),
+        }
+    }
+
+    fn gone(&self, pod: Arc<Pod>) {
+        if let Some(worker) = self.workers.lock().get(pod.uid()) {
+            worker.mailbox.gone(pod);
+        }
+    }
+
+    fn employ(&self, pod: Arc<Pod>, gone: bool) -> Handle {
+        let mailbox = Arc::new(Mailbox::default());
+        let (worker, view) = worker::Worker::new(self.context.clone(), mailbox.clone(), pod.clone(), gone);
+        let workers = self.workers.clone();
+        tokio::spawn(async move {
+            worker.run().await;
+            workers.lock().remove(pod.uid());
+        });
+        Handle { mailbox, view }
+    }
+
+    /// Ends what the runtime, the disk and the cgroups have of pods that the API server does not know.
+    async fn end_orphans(&self, informer: &Informer<Pod>) {
+        let known: HashSet<String> = informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
+        let sandboxes = loop {
+            match self
+                .context
+                .runtime
+                .list_pod_sandbox(ListPodSandboxRequest { filter: None })
+                .await
+            {
+                Ok(response) => break response.items,
+                Err(error) => {
+                    warn!(%error, "the runtime lists no sandboxes");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        };
+        let mut orphans = HashMap::new();
+        for sandbox in sandboxes {
+            let Some(metadata) = sandbox.metadata else { continue };
+            // What the kubelet did not make is not the kubelet's to end.
+            if sandbox
+                .labels
+                .get(labels::POD_UID)
+                .is_none_or(|uid| known.contains(uid))
+            {
+                continue;
+            }
+            let grace = sandbox
+                .annotations
+                .get(labels::GRACE)
+                .and_then(|grace| grace.parse().ok());
+            orphans
+                .entry(metadata.uid.clone())
+                .or_insert_with(|| orphan(metadata.namespace, metadata.name, metadata.uid, grace));
+        }
+        let directories = std::fs::read_dir(self.context.config.root_dir.join("pods"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let left = directories
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .chain(self.context.cgroups.pods());
+        for uid in left.filter(|uid| !known.contains(uid)) {
+            orphans
+                .entry(uid.clone())
+                .or_insert_with(|| orphan(String::new(), String::new(), uid, None));
+        }
+        for (uid, pod) in orphans {
+            info!(pod = %pod.full_name(), "ending a pod that the API server does not know");
+            self.workers.lock().insert(uid, self.employ(Arc::new(pod), true));
+        }
+    }
+
+    async fn follow_runtime(&self) {
+        loop {
+            match self.context.runtime.get_container_events(GetEventsRequest {}).await {
+                Ok(mut events) => {
+                    // What happened before the stream began is found by looking.
+                    self.wake_all();
+                    while let Some(event) = events.next().await {
+                        match event {
+                            Ok(event) => self.wake(&event),
+                            Err(error) => {
+                                warn!(%error, "container events interrupted");
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error) => warn!(%error, "the runtime sends no container events"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn wake(&self, event: &ContainerEventResponse) {
+        let of_sandbox = event
+            .pod_sandbox_status
+            .as_ref()
+            .and_then(|status| status.labels.get(labels::POD_UID));
+        let of_container = || {
+            event
+                .containers_statuses
+                .first()
+                .and_then(|status| status.labels.get(labels::POD_UID))
+        };
+        let workers = self.workers.lock();
+        match of_sandbox.or_else(of_container) {
+            Some(uid) => {
+                if let Some(worker) = workers.get(uid) {
+                    worker.mailbox.wake();
+                }
+            }
+            None => {
+                let concerned = |worker: &&Handle| {
+                    let view = worker.view.borrow();
+                    let id = &event.container_id;
+                    view.observed.instances.iter().any(|instance| instance.id == *id)
+                        || view.observed.sandboxes.iter().any(|sandbox| sandbox.id == *id)
+                };
+                workers
+                    .values()
+                    .filter(concerned)
+                    .for_each(|worker| worker.mailbox.wake());
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        self.workers.lock().values().for_each(|worker| worker.mailbox.wake());
+    }
+
+    async fn relist(&self) {
+        loop {
+            tokio::time::sleep(RELIST).await;
+            self.wake_all();
+        }
+    }
+
+    fn views(&self) -> Vec<View> {
+        self.workers
+            .lock()
+            .values()
+            .map(|worker| worker.view.borrow().clone())
+            .collect()
+    }
+}
+
+/// Enough of a pod to end it.
+fn orphan(namespace: String, name: String, uid: String, grace: Option<i64>) -> Pod {
+    Pod {
+        metadata: ObjectMeta {
+            namespace: Some(namespace),
+            name: Some(name),
+            uid: Some(uid),
+            ..Default::default()
+        },
+        spec: Some(PodSpec {
+            termination_grace_period_seconds: grace,
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+impl PodLookup for Pods {
+    fn pods(&self) -> Vec<Arc<Pod>> {
+        self.views().into_iter().map(|view| view.pod).collect()
+    }
+
+    fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let mut found: Vec<Arc<Pod>> = self
+            .pods()
+            .into_iter()
+            .filter(|pod| pod.namespace() == namespace && pod.name() == name)
+            .collect();
+        // One that is ending may still be there when its successor has come.
+        found.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
+        found.pop()
+    }
+
+    fn sandbox_id(&self, pod_uid: &str) -> Option<String> {
+        let view = self.workers.lock().get(pod_uid)?.view.borrow().clone();
+        view.observed.sandbox().map(|sandbox| sandbox.id.clone())
+    }
+
+    fn container_id(&self, pod_uid: &str, container: &str) -> Option<String> {
+        let view = self.workers.lock().get(pod_uid)?.view.borrow().clone();
+        view.observed.latest(container).map(|instance| instance.id.clone())
+    }
+
+    fn ended(&self, container_id: &str) -> BoxFuture<'static, ()> {
+        let id = container_id.to_owned();
+        let runs = move |view: &View| {
+            view.observed
+                .instances
+                .iter()
+                .any(|instance| instance.id == id && matches!(instance.state, State::Running | State::Unknown))
+        };
+        let views: Vec<_> = self.workers.lock().values().map(|worker| worker.view.clone()).collect();
+        let view = views.into_iter().find(|view| runs(&view.borrow()));
+        Box::pin(async move {
+            if let Some(mut view) = view {
+                // The worker ends after its last container.
+                let _ = view.wait_for(|view| !runs(view)).await;
+            }
+        })
+    }
+}

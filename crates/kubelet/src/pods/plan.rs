@@ -1,0 +1,373 @@
+//! What to do next for a pod: a pure function of its object, of what the runtime has, of what the worker remembers, and of now.
+//!
+//! The worker does the actions, looks again, and asks again; when there is nothing to do, `wake` says when to ask though nothing happened.
+//! The order within a pod is: sandbox, init containers one by one (sidecars stay), app containers all; and backwards at the end: app
+//! containers all, sidecars one by one from the last, sandbox.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::memory::{Memory, Waiting};
+use super::observed::{Instance, Observed, Sandbox, State};
+use super::pod::{PodExt, Role};
+use crate::cri_config::labels;
+use crate::words;
+
+/// One step towards what the pod should be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make the pod's directories, volumes, cgroup and sandbox.
+    CreateSandbox {
+        /// How many sandboxes the pod had before.
+        attempt: u32,
+    },
+    /// End what is in a sandbox and free its network.
+    StopSandbox {
+        /// Which.
+        id: String,
+    },
+    /// Make and start an instance of a container.
+    Start {
+        /// The container of the spec.
+        name: String,
+        /// How many instances there were before.
+        restarts: u32,
+        /// Since when the last instance is gone, for its back-off.
+        failed: Option<Timestamp>,
+    },
+    /// Tell a container to end.
+    Stop {
+        /// Which instance.
+        id: String,
+        /// The container of the spec.
+        name: String,
+        /// Seconds until it is killed.
+        grace: i64,
+        /// What the event says besides its name.
+        why: Option<String>,
+    },
+    /// Forget an instance.
+    RemoveInstance {
+        /// Which.
+        id: String,
+    },
+    /// Forget a sandbox.
+    RemoveSandbox {
+        /// Which.
+        id: String,
+    },
+    /// Take away volumes, cgroup, logs and directories.
+    CleanUp,
+    /// The containers of a pod that is to be deleted are gone: have the API server forget it.
+    Forget,
+}
+
+/// What to do, what to say, and when to look again.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In order; the first that fails ends the round.
+    pub actions: Vec<Action>,
+    /// When to plan again, if nothing happens before.
+    pub wake: Option<Timestamp>,
+    /// Containers that wait for their back-off.
+    pub held_back: Vec<(String, Waiting)>,
+    /// What is removed is removed because the pod is.
+    pub removes: bool,
+    /// The pod is over: it starts nothing any more.
+    pub ended: bool,
+    /// Nothing is left to do for this pod, ever.
+    pub finished: bool,
+}
+
+impl Plan {
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+}
+
+/// The seconds that any container gets to end, however little its pod has left.
+const LEAST_GRACE: i64 = 2;
+
+/// Decides. `gone` says that the API server has no such pod any more.
+pub fn plan(pod: &Pod, gone: bool, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
+    let removed = gone || pod.deletion().is_some();
+    if removed || memory.verdict.is_some() {
+        return end(pod, removed, gone, observed, memory, now);
+    }
+    if is_over(pod, observed) {
+        return end(pod, false, false, observed, memory, now);
+    }
+    let mut plan = run(pod, observed, memory, now);
+    if let Some(deadline) = active_deadline(pod) {
+        plan.wake_at(deadline);
+    }
+    plan
+}
+
+/// When the pod has been active for as long as it may.
+pub fn active_deadline(pod: &Pod) -> Option<Timestamp> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    let started = pod.status.as_ref()?.start_time.as_ref()?.0;
+    started.checked_add(SignedDuration::from_secs(seconds)).ok()
+}
+
+/// Whether every container has ended for good, or an init container that is not tried again has failed.
+pub fn is_over(pod: &Pod, observed: &Observed) -> bool {
+    if matches!(
+        pod.status.as_ref().and_then(|status| status.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    ) {
+        return true;
+    }
+    let ended = |role, container: &Container| {
+        observed.latest(&container.name).and_then(|instance| {
+            (instance.state == State::Exited && !pod.restarts(role, container, instance.exit_code))
+                .then_some(instance.exit_code)
+        })
+    };
+    let mut apps = 0;
+    for (role, container) in pod.containers() {
+        match role {
+            Role::Init if ended(role, container).is_some_and(|code| code != 0) => return true,
+            Role::Init | Role::Sidecar => {}
+            Role::App if ended(role, container).is_none() => return false,
+            Role::App => apps += 1,
+        }
+    }
+    apps > 0
+}
+
+fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(sandbox) = observed.sandbox().filter(|sandbox| usable(pod, sandbox)) else {
+        replace_sandbox(observed, memory, now, &mut plan);
+        return plan;
+    };
+    for other in observed.sandboxes.iter().filter(|other| other.id != sandbox.id) {
+        if other.ready {
+            plan.actions.push(Action::StopSandbox { id: other.id.clone() });
+        } else if !observed.instances.iter().any(|instance| instance.sandbox == other.id) {
+            plan.actions.push(Action::RemoveSandbox { id: other.id.clone() });
+        }
+    }
+    prune(observed, &mut plan);
+    let apps_began = pod
+        .containers()
+        .any(|(role, container)| role == Role::App && observed.latest_in(&sandbox.id, &container.name).is_some());
+    for (role, container) in pod.containers() {
+        let current = observed.latest_in(&sandbox.id, &container.name);
+        let last = observed.latest(&container.name);
+        let mut go_on = true;
+        match current.map(|instance| instance.state) {
+            // Containers that ran before apps began and were removed since have done their work.
+            None if role == Role::Init && apps_began => {}
+            // In a new sandbox, init containers run again, and apps as after any exit.
+            None if role != Role::App
+                || last.is_none_or(|last| {
+                    last.state != State::Exited || pod.restarts(role, container, last.exit_code)
+                }) =>
+            {
+                start(pod, container, last, memory, now, &mut plan);
+                go_on = role == Role::App || apps_began;
+            }
+            None => {}
+            Some(State::Created | State::Unknown) => {
+                // A kubelet ended between making and starting it.
+                plan.actions.extend(current.map(|instance| Action::RemoveInstance {
+                    id: instance.id.clone(),
+                }));
+                go_on = role == Role::App || apps_began;
+            }
+            Some(State::Running) => {
+                if let Some(instance) = current
+                    && instance.hash != labels::hash(container)
+                    && !memory.stopping.contains_key(&instance.id)
+                {
+                    let why = format!("Container {} definition changed, will be restarted", container.name);
+                    plan.actions.push(stop(instance, pod.grace(), Some(why)));
+                }
+                go_on = role != Role::Init;
+            }
+            Some(State::Exited) => {
+                let code = current.map_or(0, |instance| instance.exit_code);
+                if pod.restarts(role, container, code) {
+                    // An init container that is done needs no restart, though its pod may start it again elsewhere.
+                    start(pod, container, last, memory, now, &mut plan);
+                    go_on = role == Role::App || apps_began;
+                }
+            }
+        }
+        if !go_on {
+            break;
+        }
+    }
+    plan
+}
+
+/// A sandbox that lost its address, or stands in the wrong network, cannot hold the pod.
+fn usable(pod: &Pod, sandbox: &Sandbox) -> bool {
+    sandbox.host_network == pod.host_network() && (sandbox.host_network || !sandbox.ips.is_empty())
+}
+
+fn replace_sandbox(observed: &Observed, memory: &Memory, now: Timestamp, plan: &mut Plan) {
+    for sandbox in observed.sandboxes.iter() {
+        let alive = observed
+            .instances
+            .iter()
+            .any(|instance| instance.sandbox == sandbox.id && instance.state != State::Exited);
+        if sandbox.ready || alive {
+            plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
+        }
+    }
+    if let Some(at) = memory.retry_at.get("").filter(|at| **at > now) {
+        plan.wake_at(*at);
+        return;
+    }
+    let attempt = observed
+        .sandboxes
+        .iter()
+        .map(|sandbox| sandbox.attempt + 1)
+        .max()
+        .unwrap_or(0);
+    plan.actions.push(Action::CreateSandbox { attempt });
+}
+
+fn start(pod: &Pod, container: &Container, last: Option<&Instance>, memory: &Memory, now: Timestamp, plan: &mut Plan) {
+    let name = &container.name;
+    if memory.pulling.contains_key(name) {
+        return;
+    }
+    if let Some(at) = memory.retry_at.get(name).filter(|at| **at > now) {
+        return plan.wake_at(*at);
+    }
+    let failed = last.map(Instance::finished);
+    if let Some((until, delay)) = failed.and_then(|failed| memory.restarts.until(name, failed, now)) {
+        plan.wake_at(until);
+        let delay = words::duration(delay.unsigned_abs());
+        let message = format!(
+            "back-off {delay} restarting failed container={name} pod={}",
+            pod.full_name()
+        );
+        plan.held_back
+            .push((name.clone(), Waiting::new("CrashLoopBackOff", message)));
+        return;
+    }
+    let restarts = last.map_or(0, |last| last.restarts + 1);
+    plan.actions.push(Action::Start {
+        name: name.clone(),
+        restarts,
+        failed,
+    });
+}
+
+fn stop(instance: &Instance, grace: i64, why: Option<String>) -> Action {
+    Action::Stop {
+        id: instance.id.clone(),
+        name: instance.name.clone(),
+        grace: grace.max(LEAST_GRACE),
+        why,
+    }
+}
+
+/// Of each container's instances that ended, only the newest is kept, for its status and its log.
+fn prune(observed: &Observed, plan: &mut Plan) {
+    let mut kept = std::collections::HashSet::new();
+    for instance in observed
+        .instances
+        .iter()
+        .filter(|instance| instance.state == State::Exited)
+    {
+        if !kept.insert(&instance.name) {
+            plan.actions.push(Action::RemoveInstance {
+                id: instance.id.clone(),
+            });
+        }
+    }
+}
+
+fn end(pod: &Pod, removed: bool, gone: bool, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
+    let mut plan = Plan {
+        ended: true,
+        ..Plan::default()
+    };
+    let (since, allowed) = memory.ending.unwrap_or((now, i64::MAX));
+    let allowed = memory
+        .verdict
+        .as_ref()
+        .and_then(|verdict| verdict.grace)
+        .unwrap_or(allowed);
+    // A grace period can be shortened while it runs, never lengthened.
+    let deadline = since
+        .saturating_add(SignedDuration::from_secs(allowed.min(pod.grace()).max(0)))
+        .unwrap_or(Timestamp::MAX);
+    let left = deadline.duration_since(now).as_secs().max(LEAST_GRACE);
+
+    let alive: Vec<&Instance> = observed
+        .instances
+        .iter()
+        .filter(|instance| matches!(instance.state, State::Running | State::Unknown))
+        .collect();
+    if !alive.is_empty() {
+        for instance in ends_next(pod, &alive) {
+            let sooner = memory.stopping.get(&instance.id).is_none_or(|at| {
+                // Whole seconds apart: the same grace period, computed again, is not a shorter one.
+                deadline.duration_since(*at) < SignedDuration::from_secs(-1)
+                    && at.duration_since(now).as_secs() > LEAST_GRACE
+            });
+            if sooner {
+                plan.actions.push(stop(instance, left, None));
+            }
+        }
+        return plan;
+    }
+    for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
+        plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
+    }
+    if !removed {
+        // The containers of a pod that ended stay for their logs until it is deleted.
+        prune(observed, &mut plan);
+        return plan;
+    }
+    plan.removes = true;
+    plan.actions
+        .extend(observed.instances.iter().map(|instance| Action::RemoveInstance {
+            id: instance.id.clone(),
+        }));
+    plan.actions.extend(
+        observed
+            .sandboxes
+            .iter()
+            .map(|sandbox| Action::RemoveSandbox { id: sandbox.id.clone() }),
+    );
+    if !memory.cleaned {
+        plan.actions.push(Action::CleanUp);
+    }
+    if gone {
+        plan.finished = plan.actions.is_empty();
+    } else if !memory.forgotten {
+        plan.actions.push(Action::Forget);
+    }
+    plan
+}
+
+/// Sidecars outlive the app containers, and end one after the other, the last one first.
+fn ends_next<'a>(pod: &Pod, alive: &[&'a Instance]) -> Vec<&'a Instance> {
+    let sidecar = |instance: &Instance| {
+        pod.containers()
+            .position(|(role, container)| role == Role::Sidecar && container.name == instance.name)
+    };
+    let others: Vec<&Instance> = alive
+        .iter()
+        .filter(|instance| sidecar(instance).is_none())
+        .copied()
+        .collect();
+    if !others.is_empty() {
+        return others;
+    }
+    alive
+        .iter()
+        .max_by_key(|instance| sidecar(instance))
+        .copied()
+        .into_iter()
+        .collect()
+}

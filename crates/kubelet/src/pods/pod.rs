@@ -1,0 +1,154 @@
+//! What the kubelet asks of a Pod object again and again.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodSpec};
+
+/// What a container of a pod is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container that is always restarted and runs beside the app containers.
+    Sidecar,
+    /// One of the pod's own containers.
+    App,
+}
+
+/// The parts of a pod that are always there on a node, without the options of the type.
+pub trait PodExt {
+    /// `metadata.uid`.
+    fn uid(&self) -> &str;
+    /// `metadata.name`.
+    fn name(&self) -> &str;
+    /// `metadata.namespace`.
+    fn namespace(&self) -> &str;
+    /// `name_namespace(uid)`, as messages name a pod.
+    fn full_name(&self) -> String;
+    /// Init containers in their order, then app containers in theirs.
+    fn containers(&self) -> impl Iterator<Item = (Role, &Container)>;
+    /// The container of that name, and what it is.
+    fn container(&self, name: &str) -> Option<(Role, &Container)>;
+    /// What a container does after it exited with that code.
+    fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool;
+    /// Seconds that its containers have to end, as of now.
+    fn grace(&self) -> i64;
+    /// Whether it uses the node's network.
+    fn host_network(&self) -> bool;
+    /// When the API server was asked to delete it.
+    fn deletion(&self) -> Option<Timestamp>;
+    /// How events refer to the pod.
+    fn reference(&self) -> ObjectReference;
+    /// How events refer to one of its containers.
+    fn container_reference(&self, role: Role, name: &str) -> ObjectReference;
+    /// The spec, if there is one.
+    fn spec(&self) -> Option<&PodSpec>;
+}
+
+fn restart_policy(pod: &Pod) -> &str {
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref())
+        .unwrap_or("Always")
+}
+
+impl PodExt for Pod {
+    fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn full_name(&self) -> String {
+        format!("{}_{}({})", self.name(), self.namespace(), self.uid())
+    }
+
+    fn containers(&self) -> impl Iterator<Item = (Role, &Container)> {
+        let init = self
+            .spec
+            .iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten())
+            .map(|container| {
+                let always = container.restart_policy.as_deref() == Some("Always");
+                (if always { Role::Sidecar } else { Role::Init }, container)
+            });
+        init.chain(
+            self.spec
+                .iter()
+                .flat_map(|spec| spec.containers.iter())
+                .map(|container| (Role::App, container)),
+        )
+    }
+
+    fn container(&self, name: &str) -> Option<(Role, &Container)> {
+        self.containers().find(|(_, container)| container.name == name)
+    }
+
+    fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool {
+        if role == Role::Sidecar {
+            return true;
+        }
+        for rule in container.restart_policy_rules.iter().flatten() {
+            let matches = rule.exit_codes.as_ref().is_some_and(|codes| {
+                let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+                if codes.operator == "NotIn" { !listed } else { listed }
+            });
+            if matches {
+                return rule.action == "Restart";
+            }
+        }
+        match (
+            container.restart_policy.as_deref().unwrap_or(restart_policy(self)),
+            role,
+        ) {
+            ("Never", _) => false,
+            ("OnFailure", _) | (_, Role::Init) => exit_code != 0,
+            _ => true,
+        }
+    }
+
+    fn grace(&self) -> i64 {
+        let asked = self
+            .metadata
+            .deletion_timestamp
+            .is_some()
+            .then_some(self.metadata.deletion_grace_period_seconds)
+            .flatten();
+        asked
+            .or_else(|| self.spec.as_ref()?.termination_grace_period_seconds)
+            .unwrap_or(30)
+    }
+
+    fn host_network(&self) -> bool {
+        self.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+    }
+
+    fn deletion(&self) -> Option<Timestamp> {
+        self.metadata.deletion_timestamp.as_ref().map(|time| time.0)
+    }
+
+    fn reference(&self) -> ObjectReference {
+        client::events::reference(self)
+    }
+
+    fn container_reference(&self, role: Role, name: &str) -> ObjectReference {
+        let list = if role == Role::App {
+            "containers"
+        } else {
+            "initContainers"
+        };
+        ObjectReference {
+            field_path: Some(format!("spec.{list}{{{name}}}")),
+            ..self.reference()
+        }
+    }
+
+    fn spec(&self) -> Option<&PodSpec> {
+        self.spec.as_ref()
+    }
+}

@@ -1,0 +1,352 @@
+//! From a container of the spec to a running instance: image, configuration, create, start. What fails is said in upstream's words, kept
+//! for the pod's status, and tried again later.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use client::EventType::{Normal, Warning};
+use cri::v1::{self, CreateContainerRequest, Mount, MountPropagation, StartContainerRequest};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Secret};
+
+use super::memory::Waiting;
+use super::pod::{PodExt, Role};
+use super::worker::Worker;
+use crate::cri_config::container::{self, Inputs};
+use crate::cri_config::{hosts, sandbox, security};
+use crate::image::{self, Decision, Image};
+use crate::objects::Objects;
+use crate::{credentials, env, volumes};
+
+/// Before looking again at what a container refers to.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// Before looking again at what the runtime refused.
+const RETRY_RUNTIME: SignedDuration = SignedDuration::from_secs(1);
+/// `ErrImagePull` stands so long before it becomes `ImagePullBackOff`, that one can see it.
+pub(super) const SHOW_PULL_ERROR: SignedDuration = SignedDuration::from_secs(2);
+
+impl Worker {
+    /// Whether the round goes on with other containers; it always does, as each is on its own.
+    pub(super) async fn start(&mut self, name: &str, restarts: u32, failed: Option<Timestamp>) -> bool {
+        let pod = self.pod.clone();
+        let Some((role, container)) = pod.container(name) else {
+            return true;
+        };
+        let Some(image) = self.ensure_image(container).await else {
+            return true;
+        };
+        match self.instantiate(role, container, &image, restarts, failed).await {
+            Ok(()) => {
+                self.memory.waiting.remove(name);
+                self.memory.retry_at.remove(name);
+                self.memory.pulled.remove(name);
+            }
+            Err(waiting) => {
+                self.tell(name, Warning, "Failed", format!("Error: {}", waiting.message));
+                let again = if waiting.reason == "CreateContainerConfigError" {
+                    RETRY
+                } else {
+                    RETRY_RUNTIME
+                };
+                self.hold(name, waiting, again);
+            }
+        }
+        true
+    }
+
+    /// The image, if the container can be started with it now.
+    async fn ensure_image(&mut self, container: &Container) -> Option<Image> {
+        let name = &container.name;
+        let image = container.image.as_deref().unwrap_or_default();
+        let reference = match image::reference(image) {
+            Ok(reference) => reference,
+            Err(error) => {
+                let message = format!("Failed to apply default image tag {image:?}: {error}");
+                self.refuse_image(name, "InspectFailed", "InvalidImageName", message);
+                return None;
+            }
+        };
+        let found = match self.context.images.find(&reference).await {
+            Ok(found) => found,
+            Err(error) => {
+                let message = format!("Failed to inspect image {image:?}: {error}");
+                self.refuse_image(name, "InspectFailed", "ImageInspectError", message);
+                return None;
+            }
+        };
+        if self.memory.pulled.contains_key(name) && found.is_some() {
+            return found;
+        }
+        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        match (image::decide(policy, found.is_some()), found) {
+            (Decision::Use, Some(found)) => {
+                let message =
+                    format!("Container image {image:?} already present on machine and can be accessed by the pod");
+                self.tell(name, Normal, "Pulled", message);
+                Some(found)
+            }
+            (Decision::Never | Decision::Use, _) => {
+                let message = format!("Container image {image:?} is not present with pull policy of Never");
+                self.refuse_image(name, "ErrImageNeverPull", "ErrImageNeverPull", message);
+                None
+            }
+            (Decision::Pull, _) => {
+                self.pull(container, image, reference).await;
+                None
+            }
+        }
+    }
+
+    fn refuse_image(&mut self, name: &str, event: &str, reason: &str, message: String) {
+        self.tell(name, Warning, event, message.clone());
+        self.tell(name, Warning, "Failed", format!("Error: {reason}"));
+        self.hold(name, Waiting::new(reason, message), RETRY);
+    }
+
+    /// Sets a pull going, or says that it must wait.
+    async fn pull(&mut self, container: &Container, image: &str, reference: String) {
+        let name = &container.name;
+        let now = Timestamp::now();
+        if let Some((failed, why)) = self.memory.failed_pulls.get(image).cloned()
+            && let Some((until, _)) = self.memory.pulls.until(image, failed, now)
+        {
+            let message = format!("Back-off pulling image {image:?}");
+            self.tell(name, Normal, "BackOff", message.clone());
+            self.tell(name, Warning, "Failed", "Error: ImagePullBackOff");
+            let waiting = Waiting::new("ImagePullBackOff", format!("{message}: ErrImagePull: {}", why.message));
+            self.hold(name, waiting, until.duration_since(now));
+            return;
+        }
+        self.tell(name, Normal, "Pulling", format!("Pulling image {image:?}"));
+        let logins = self.logins(&reference).await;
+        let config = sandbox::config(&self.pod, 0, &self.context.config, &self.context.node_dns);
+        let (images, mailbox) = (self.context.images.clone(), self.mailbox.clone());
+        let (name, image) = (name.clone(), image.to_owned());
+        let task = tokio::spawn({
+            let name = name.clone();
+            async move {
+                let pulled = images.pull(&reference, &logins, &config).await;
+                mailbox.pulled(name, image, pulled);
+            }
+        });
+        self.memory.pulling.insert(name, task.id());
+    }
+
+    /// The logins that the pod's secrets have for an image.
+    async fn logins(&self, image: &str) -> Vec<v1::AuthConfig> {
+        let api = client::kube::Api::<Secret>::namespaced(self.context.client.clone(), self.pod.namespace());
+        let mut logins = Vec::new();
+        let mut missing = Vec::new();
+        for reference in self
+            .pod
+            .spec()
+            .and_then(|spec| spec.image_pull_secrets.as_ref())
+            .into_iter()
+            .flatten()
+        {
+            let data = api
+                .get(&reference.name)
+                .await
+                .ok()
+                .and_then(|secret| secret.data)
+                .unwrap_or_default();
+            let config = data
+                .get(".dockerconfigjson")
+                .map(|config| (config, false))
+                .or_else(|| Some((data.get(".dockercfg")?, true)));
+            match config.map(|(config, bare)| credentials::logins(&config.0, bare, image)) {
+                Some(Ok(found)) => logins.extend(found),
+                _ => missing.push(reference.name.as_str()),
+            }
+        }
+        if !missing.is_empty() {
+            let names = missing.join(", ");
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed."
+            );
+            self.context.events.record(
+                &self.pod.reference(),
+                Warning,
+                "FailedToRetrieveImagePullSecret",
+                message,
+            );
+        }
+        logins
+    }
+
+    async fn instantiate(
+        &mut self,
+        role: Role,
+        container: &Container,
+        image: &Image,
+        restarts: u32,
+        failed: Option<Timestamp>,
+    ) -> Result<(), Waiting> {
+        let refused = |message: String| Waiting::new("CreateContainerConfigError", message);
+        let pod = self.pod.clone();
+        let Some(sandbox) = self.observed.sandbox().cloned() else {
+            return Err(Waiting::new("ContainerCreating", "the pod has no sandbox"));
+        };
+        if self.volumes.is_none() {
+            self.set_up_volumes()
+                .await
+                .map_err(|failure| refused(failure.to_string()))?;
+        }
+        security::verify_non_root(&pod, container, &image.user).map_err(refused)?;
+        let addresses = self.addresses();
+        let services = self.context.services.list();
+        let facts = env::Facts {
+            pod: &pod,
+            addresses: &addresses,
+            capacity: self.context.capacity,
+            services: env::services(&pod, services.iter().map(|service| &**service)),
+        };
+        let mut objects = Objects::new(&self.context.client, pod.namespace());
+        let env = env::resolve(container, facts, &mut objects).await.map_err(refused)?;
+        let mounts = self.mounts(container, &env, &addresses.pod).map_err(refused)?;
+        let sandbox_config = sandbox::config(&pod, sandbox.attempt, &self.context.config, &self.context.node_dns);
+        let logs = Path::new(&sandbox_config.log_directory).join(&container.name);
+        std::fs::create_dir_all(&logs)
+            .map_err(|error| refused(format!("create container log directory: {}: {error}", logs.display())))?;
+        let inputs = Inputs {
+            restarts,
+            image_ref: image.id.clone(),
+            image_user: image.user.clone(),
+            env,
+            mounts,
+            memory_capacity: self.context.capacity.memory,
+            unified: self.context.cgroups.unified(),
+            role,
+            pod: &pod,
+        };
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox.id,
+            config: Some(container::config(container, inputs)),
+            sandbox_config: Some(sandbox_config),
+        };
+        if let Some(failed) = failed {
+            self.memory.restarts.next(&container.name, failed, Timestamp::now());
+        }
+        let created = self.context.runtime.create_container(request).await;
+        let container_id = created
+            .map_err(|error| Waiting::new("CreateContainerError", error.message))?
+            .container_id;
+        self.tell(&container.name, Normal, "Created", "Container created");
+        let started = self
+            .context
+            .runtime
+            .start_container(StartContainerRequest { container_id })
+            .await;
+        started.map_err(|error| Waiting::new("RunContainerError", error.message))?;
+        self.tell(&container.name, Normal, "Started", "Container started");
+        Ok(())
+    }
+
+    /// Volumes, /etc/hosts, and the file for the container's last words.
+    fn mounts(&self, container: &Container, env: &[(String, String)], ips: &[String]) -> Result<Vec<Mount>, String> {
+        let none = Default::default();
+        let paths = self.volumes.as_ref().unwrap_or(&none);
+        if container
+            .volume_devices
+            .as_ref()
+            .is_some_and(|devices| !devices.is_empty())
+        {
+            return Err(format!(
+                "volumeDevices of container {:?} are not served by this build",
+                container.name
+            ));
+        }
+        let mut mounts = Vec::new();
+        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let volume = paths
+                .get(&mount.name)
+                .ok_or_else(|| format!("volume {:?} is not set up", mount.name))?;
+            let part = match (&mount.sub_path_expr, &mount.sub_path) {
+                (Some(expression), _) if !expression.is_empty() => Some(crate::expand::expand(expression, env)),
+                (_, Some(part)) if !part.is_empty() => Some(part.clone()),
+                _ => None,
+            };
+            let host_path = match part {
+                Some(part) => {
+                    let target = self
+                        .pod_dir()
+                        .join("volume-subpaths")
+                        .join(&mount.name)
+                        .join(&container.name)
+                        .join(index.to_string());
+                    volumes::bind_subpath(volume, &part, &target).map_err(|error| {
+                        format!(
+                            "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
+                            mount.name, container.name
+                        )
+                    })?
+                }
+                None => volume.clone(),
+            };
+            let propagation = match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
+                Some("Bidirectional") => MountPropagation::PropagationBidirectional,
+                _ => MountPropagation::PropagationPrivate,
+            };
+            mounts.push(Mount {
+                container_path: Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned(),
+                host_path: host_path.to_string_lossy().into_owned(),
+                readonly: mount.read_only.unwrap_or(false),
+                propagation: propagation.into(),
+                recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
+                ..Default::default()
+            });
+        }
+        let taken = |path: &str| mounts.iter().any(|mount| mount.container_path == path);
+        let hosts_file = (!taken("/etc/hosts")).then(|| self.hosts_file(ips)).transpose()?;
+        let words = container
+            .termination_message_path
+            .as_deref()
+            .filter(|path| !path.is_empty() && !taken(path));
+        let words_file = words.map(|path| self.words_file(container, path)).transpose()?;
+        mounts.extend(hosts_file.into_iter().chain(words_file));
+        Ok(mounts)
+    }
+
+    fn hosts_file(&self, ips: &[String]) -> Result<Mount, String> {
+        let config = &self.context.config;
+        let (hostname, domain) = hosts::names(&self.pod, &config.node_name, &config.cluster_domain);
+        let node_hosts = if self.pod.host_network() {
+            std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+        } else {
+            String::new()
+        };
+        let text = hosts::file(&self.pod, ips, &node_hosts, &hostname, domain.as_deref());
+        let path = self.pod_dir().join("etc-hosts");
+        write(&path, text.as_bytes(), 0o644)?;
+        Ok(Mount {
+            container_path: "/etc/hosts".into(),
+            host_path: path.to_string_lossy().into_owned(),
+            ..Default::default()
+        })
+    }
+
+    fn words_file(&self, container: &Container, container_path: &str) -> Result<Mount, String> {
+        let path = self
+            .pod_dir()
+            .join("containers")
+            .join(&container.name)
+            .join(format!("{:08x}", rand::random::<u32>()));
+        write(&path, b"", 0o666)?;
+        Ok(Mount {
+            container_path: container_path.to_owned(),
+            host_path: path.to_string_lossy().into_owned(),
+            ..Default::default()
+        })
+    }
+}
+
+fn write(path: &Path, data: &[u8], mode: u32) -> Result<(), String> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent)
+        // Written in place, as running containers have it mounted.
+        .and_then(|()| std::fs::write(path, data))
+        .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode)))
+        .map_err(|error| format!("write {}: {error}", path.display()))
+}

@@ -1,0 +1,125 @@
+//! Puts the kubelet together.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use client::{Client, Events, Informers, Selection};
+use cri::{ImageService, RuntimeService};
+use k8s_openapi::api::core::v1::{Pod, Service};
+
+use crate::cgroup::Cgroups;
+use crate::config::Config;
+use crate::cri_config::dns;
+use crate::image::Images;
+use crate::node::{self, facts};
+use crate::pods::{Context, Pods};
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Why a kubelet cannot run here.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A directory of its own could not be made.
+    #[error("create {}: {source}", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What the node is could not be found out.
+    #[error(transparent)]
+    Facts(#[from] facts::FactsError),
+}
+
+/// A kubelet that is put together and not yet at work. Its pods can be asked about from the start.
+pub struct Kubelet {
+    config: Config,
+    client: Client,
+    informers: Informers,
+    runtime: Arc<dyn RuntimeService>,
+    images: Arc<dyn ImageService>,
+    events: Events,
+    machine: facts::Machine,
+    pods: Pods,
+}
+
+impl Kubelet {
+    /// Looks at the machine and puts the parts together. Needs a tokio runtime.
+    pub fn new(
+        config: Config,
+        client: Client,
+        runtime: Arc<dyn RuntimeService>,
+        images: Arc<dyn ImageService>,
+    ) -> Result<Self, RunError> {
+        for path in [config.root_dir.join("pods"), config.pod_logs_dir.clone()] {
+            std::fs::create_dir_all(&path).map_err(|source| RunError::Directory { path, source })?;
+        }
+        let machine = facts::Machine::look(&config.root_dir)?;
+        let informers = Informers::new(client.clone());
+        let events = Events::new(client.clone(), "kubelet", Some(&config.node_name));
+        let context = Arc::new(Context {
+            client: client.clone(),
+            runtime: runtime.clone(),
+            images: Images::new(images.clone()),
+            events: events.clone(),
+            services: informers.all::<Service>(),
+            cgroups: Cgroups::at(Path::new(CGROUPS)),
+            capacity: machine.allocatable(),
+            host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
+            // A node without one resolves nothing, and so do its pods.
+            node_dns: dns::parse(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+            config: config.clone(),
+        });
+        let pods = Pods::new(context.clone());
+        Ok(Self {
+            config,
+            client,
+            informers,
+            runtime,
+            images,
+            events,
+            machine,
+            pods,
+        })
+    }
+
+    /// The pods of the node, for its HTTPS port.
+    pub fn pods(&self) -> Pods {
+        self.pods.clone()
+    }
+
+    /// Works until `shutdown`. Containers run on: the next kubelet finds them.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let selection = Selection::fields(format!("spec.nodeName={}", self.config.node_name));
+        let informer = self.informers.selected::<Pod>(selection);
+        let node = node::Node {
+            config: self.config,
+            client: self.client,
+            informers: self.informers.clone(),
+            runtime: self.runtime,
+            images: self.images,
+            events: self.events,
+            machine: self.machine,
+        };
+        tokio::select! {
+            () = shutdown => {}
+            () = self.pods.run(informer) => {}
+            () = node.run() => {}
+        }
+    }
+}
+
+/// Runs a node until `shutdown`.
+pub async fn run(
+    config: Config,
+    client: Client,
+    runtime: Arc<dyn RuntimeService>,
+    images: Arc<dyn ImageService>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    Kubelet::new(config, client, runtime, images)?.run(shutdown).await;
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Makes a volume's directory be what its source says; done again, it changes nothing that is right already.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+use super::{Source, atomic};
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Where the volume is, when it is as it should be.
+pub fn apply(directory: &Path, source: &Source, fs_group: Option<i64>) -> Result<PathBuf> {
+    match source {
+        Source::Directory => {
+            if create(directory)? {
+                own(directory, fs_group)?;
+            }
+        }
+        Source::Memory { size } => {
+            create(directory)?;
+            if tmpfs(directory, *size, 0o1777)? {
+                own(directory, fs_group)?;
+            }
+        }
+        Source::Files { files, in_memory } => {
+            create(directory)?;
+            if *in_memory {
+                tmpfs(directory, None, 0o1777)?;
+            }
+            let group = fs_group.and_then(|group| u32::try_from(group).ok());
+            atomic::write(directory, files, group).map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+        Source::Host { path, kind } => {
+            host(path, kind)?;
+            return Ok(path.clone());
+        }
+    }
+    Ok(directory.to_owned())
+}
+
+fn said<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(std::io::Error) -> String + 'a {
+    move |error| format!("{what} {}: {error}", path.display())
+}
+
+/// Whether it had to be created. Any user of the pod may write into it.
+fn create(directory: &Path) -> Result<bool> {
+    if directory.is_dir() {
+        return Ok(false);
+    }
+    fs::create_dir_all(directory).map_err(said("mkdir", directory))?;
+    fs::set_permissions(directory, Permissions::from_mode(0o777)).map_err(said("chmod", directory))?;
+    Ok(true)
+}
+
+/// What is written into it belongs to the group.
+fn own(directory: &Path, fs_group: Option<i64>) -> Result<()> {
+    let Some(group) = fs_group.and_then(|group| u32::try_from(group).ok()) else {
+        return Ok(());
+    };
+    chown(directory, None, Some(group)).map_err(said("chown", directory))?;
+    fs::set_permissions(directory, Permissions::from_mode(0o2777)).map_err(said("chmod", directory))
+}
+
+/// Whether it had to be mounted.
+fn tmpfs(directory: &Path, size: Option<i64>, mode: u32) -> Result<bool> {
+    let device = |path: &Path| {
+        fs::metadata(path)
+            .map(|metadata| metadata.dev())
+            .map_err(said("stat", path))
+    };
+    let parent = directory.parent().unwrap_or(Path::new("/"));
+    if device(directory)? != device(parent)? {
+        return Ok(false);
+    }
+    let size = size.map_or(String::new(), |size| format!(",size={size}"));
+    let options = format!("mode={mode:o}{size}");
+    mount(
+        Some("tmpfs"),
+        directory,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .map_err(|error| format!("mount tmpfs at {}: {error}", directory.display()))?;
+    Ok(true)
+}
+
+fn host(path: &Path, kind: &str) -> Result<()> {
+    if kind.is_empty() {
+        return Ok(());
+    }
+    if kind == "DirectoryOrCreate" && !path.exists() {
+        fs::create_dir_all(path).map_err(said("mkdir", path))?;
+        fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(said("chmod", path))?;
+    }
+    if kind == "FileOrCreate" && !path.exists() {
+        fs::File::create_new(path).map_err(said("create", path))?;
+        fs::set_permissions(path, Permissions::from_mode(0o644)).map_err(said("chmod", path))?;
+    }
+    let found = fs::metadata(path).ok().map(|metadata| metadata.file_type());
+    let (fits, what) = match kind {
+        "Directory" | "DirectoryOrCreate" => (found.is_some_and(|found| found.is_dir()), "a directory"),
+        "File" | "FileOrCreate" => (found.is_some_and(|found| found.is_file()), "a file"),
+        "Socket" => (found.is_some_and(|found| found.is_socket()), "a socket file"),
+        "CharDevice" => (found.is_some_and(|found| found.is_char_device()), "a character device"),
+        "BlockDevice" => (found.is_some_and(|found| found.is_block_device()), "a block device"),
+        _ => return Err(format!("{kind} is an invalid volume type")),
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("hostPath type check failed: {} is not {what}", path.display()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_paths_are_what_they_must_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        assert_eq!(
+            host(&path("a"), "Directory").unwrap_err(),
+            format!("hostPath type check failed: {} is not a directory", path("a").display())
+        );
+        host(&path("a"), "DirectoryOrCreate").unwrap();
+        host(&path("a"), "Directory").unwrap();
+        host(&path("b"), "FileOrCreate").unwrap();
+        host(&path("b"), "File").unwrap();
+        assert!(host(&path("b"), "Socket").is_err());
+        assert_eq!(
+            host(&path("b"), "Nonsense").unwrap_err(),
+            "Nonsense is an invalid volume type"
+        );
+    }
+
+    #[test]
+    fn an_empty_directory_is_for_everyone_and_its_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = apply(&dir.path().join("v"), &Source::Directory, Some(7)).unwrap();
+        let metadata = fs::metadata(path).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o2777, 7));
+    }
+}
