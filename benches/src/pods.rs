@@ -1,0 +1,186 @@
+//! Pods as a user sees them: created, running, gone, by a watch and not by asking again and again.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use serde_json::json;
+
+/// A client for a kubeconfig.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    let config =
+        Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Waits until some node is Ready.
+pub async fn wait_for_node(client: &Client) -> Result<()> {
+    let ready = |node: &Node| {
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+    };
+    let nodes: Api<Node> = Api::all(client.clone());
+    let listed = nodes.list(&ListParams::default()).await?;
+    if listed.items.iter().any(ready) {
+        return Ok(());
+    }
+    let from = listed.metadata.resource_version.unwrap_or_default();
+    let mut watch = pin!(nodes.watch(&WatchParams::default().timeout(60), &from).await?);
+    while let Some(event) = watch.try_next().await? {
+        if let WatchEvent::Added(node) | WatchEvent::Modified(node) = event
+            && ready(&node)
+        {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no node became Ready")
+}
+
+fn pod(name: &str, image: &str, containers: usize) -> Result<Pod> {
+    let containers: Vec<_> = (0..containers)
+        .map(|n| json!({"name": format!("c{n}"), "image": image, "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"]}))
+        .collect();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "bench"}},
+        "spec": {"containers": containers},
+    });
+    Ok(serde_json::from_value(pod)?)
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+/// Times from create to Ready and from delete to gone, one pod after the other, as a watcher sees them.
+pub async fn create_and_delete(
+    client: &Client,
+    image: &str,
+    containers: usize,
+    times: usize,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let (mut created, mut deleted) = (Vec::new(), Vec::new());
+    for n in 0..times {
+        let name = format!("bench-{containers}-{n}");
+        let from = pods
+            .list(&ListParams::default().limit(1))
+            .await?
+            .metadata
+            .resource_version
+            .unwrap_or_default();
+        let params = WatchParams::default()
+            .fields(&format!("metadata.name={name}"))
+            .timeout(60);
+        let mut watch = pin!(pods.watch(&params, &from).await?);
+        let start = Instant::now();
+        pods.create(&PostParams::default(), &pod(&name, image, containers)?)
+            .await?;
+        loop {
+            let event = watch
+                .next()
+                .await
+                .context("the watch ended before the pod was ready")??;
+            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event
+                && is_ready(&pod)
+            {
+                break;
+            }
+        }
+        created.push(start.elapsed());
+        let start = Instant::now();
+        pods.delete(&name, &DeleteParams::default()).await?;
+        loop {
+            let event = watch
+                .next()
+                .await
+                .context("the watch ended before the pod was gone")??;
+            if let WatchEvent::Deleted(_) = event {
+                break;
+            }
+        }
+        deleted.push(start.elapsed());
+    }
+    Ok((created, deleted))
+}
+
+/// Creates many pods at once; gives the time until all are ready.
+pub async fn create_many(client: &Client, image: &str, many: usize) -> Result<Duration> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let from = pods
+        .list(&ListParams::default().limit(1))
+        .await?
+        .metadata
+        .resource_version
+        .unwrap_or_default();
+    let mut watch = pin!(
+        pods.watch(&WatchParams::default().labels("app=bench").timeout(280), &from)
+            .await?
+    );
+    let start = Instant::now();
+    let create = async {
+        futures::stream::iter(0..many)
+            .map(|n| {
+                let pods = pods.clone();
+                async move {
+                    anyhow::Ok(
+                        pods.create(&PostParams::default(), &pod(&format!("many-{n}"), image, 1)?)
+                            .await?,
+                    )
+                }
+            })
+            .buffer_unordered(16)
+            .try_for_each(|_| async { Ok(()) })
+            .await
+    };
+    let ready = async {
+        let mut ready = HashSet::new();
+        while ready.len() < many {
+            let event = watch
+                .next()
+                .await
+                .context("the watch ended before all pods were ready")??;
+            if let WatchEvent::Added(pod) | WatchEvent::Modified(pod) = event
+                && is_ready(&pod)
+            {
+                ready.insert(pod.name_any());
+            }
+        }
+        anyhow::Ok(())
+    };
+    futures::try_join!(create, ready)?;
+    Ok(start.elapsed())
+}
+
+/// Deletes every measured pod; gives the time until all are gone.
+pub async fn delete_many(client: &Client) -> Result<Duration> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let list = ListParams::default().labels("app=bench");
+    let listed = pods.list(&list).await?;
+    let from = listed.metadata.resource_version.unwrap_or_default();
+    let mut left: HashSet<String> = listed.items.iter().map(ResourceExt::name_any).collect();
+    let mut watch = pin!(
+        pods.watch(&WatchParams::default().labels("app=bench").timeout(280), &from)
+            .await?
+    );
+    let start = Instant::now();
+    pods.delete_collection(&DeleteParams::default(), &list).await?;
+    while !left.is_empty() {
+        let event = watch
+            .next()
+            .await
+            .context("the watch ended before all pods were gone")??;
+        if let WatchEvent::Deleted(pod) = event {
+            left.remove(&pod.name_any());
+        }
+    }
+    Ok(start.elapsed())
+}
