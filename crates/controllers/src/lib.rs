@@ -1,1 +1,39 @@
-//! The `controllers` room.
+//! The controllers: one module each, `reconcile(observed) -> changes` in it without I/O, and a thin loop that carries
+//! the changes out.
+//!
+//! Each controller watches through the process's shared [`Informers`], is woken by changes that concern it, and tries
+//! again with back-off when carrying out fails. Nothing here polls; what depends on time is put on the queue for then.
+
+mod controller;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
+mod service_account;
+
+use client::Informers;
+
+pub use node_ipam::CidrError;
+
+/// What the controllers are told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The range of pods' addresses, of which each node gets a part.
+    pub cluster_cidr: String,
+}
+
+/// Runs every controller until it is dropped.
+///
+/// # Errors
+/// When the cluster's address range cannot be read.
+pub async fn run(config: &Config, informers: &Informers) -> Result<(), CidrError> {
+    let range = node_ipam::Range::parse(&config.cluster_cidr)?;
+    tokio::join!(
+        node_ipam::run(range, informers),
+        node_lifecycle::run(informers),
+        pod_gc::run(informers),
+        service_account::run(informers),
+        namespace::run(informers),
+    );
+    Ok(())
+}

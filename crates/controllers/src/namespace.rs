@@ -1,0 +1,322 @@
+//! Empties a namespace that is being deleted, then lets it go.
+//!
+//! Every namespaced kind of the catalogue that can be deleted as a collection is. What has finalizers, or a pod that
+//! is still ending, keeps the namespace; its going wakes the controller again. When nothing is left the finalizer
+//! `kubernetes` is taken off and the API server removes the namespace.
+
+use std::time::Duration;
+
+use api::{Catalogue, Resource, Verb};
+use client::kube::{Client, Error};
+use client::{Change, Informers, WorkQueue};
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::controller;
+
+/// The finalizer that is ours.
+const FINALIZER: &str = "kubernetes";
+
+/// How long until a namespace is looked at again whose last objects are of a kind that is not watched here.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// One kind with objects left in the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// `pods.`, `leases.coordination.k8s.io`: plural, dot, group.
+    pub resource: String,
+    /// How many.
+    pub count: usize,
+    /// The finalizers on them, and on how many each is.
+    pub finalizers: Vec<(String, usize)>,
+}
+
+/// Whether a namespace is ours to empty.
+pub fn is_ending(namespace: &Namespace) -> bool {
+    let finalizers = namespace
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.finalizers.as_deref())
+        .unwrap_or_default();
+    namespace.metadata.deletion_timestamp.is_some() && finalizers.iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// The conditions that tell a user what a namespace still waits for, in upstream's words.
+pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
+    let condition = |type_: &str, is: bool, reason: &str, message: String| NamespaceCondition {
+        type_: type_.into(),
+        status: if is { "True" } else { "False" }.into(),
+        last_transition_time: Some(Time(now)),
+        reason: Some(reason.into()),
+        message: Some(message),
+    };
+    let resources: Vec<_> = left
+        .iter()
+        .map(|left| format!("{} has {} resource instances", left.resource, left.count))
+        .collect();
+    let mut finalizers: Vec<(String, usize)> = Vec::new();
+    for (name, count) in left.iter().flat_map(|left| &left.finalizers) {
+        match finalizers.iter_mut().find(|(known, _)| known == name) {
+            Some((_, total)) => *total += count,
+            None => finalizers.push((name.clone(), *count)),
+        }
+    }
+    let finalizers: Vec<_> = finalizers
+        .iter()
+        .map(|(name, count)| format!("{name} in {count} resource instances"))
+        .collect();
+    let remaining = match resources.is_empty() {
+        true => condition(
+            "NamespaceContentRemaining",
+            false,
+            "ContentRemoved",
+            "All content successfully removed".into(),
+        ),
+        false => condition(
+            "NamespaceContentRemaining",
+            true,
+            "SomeResourcesRemain",
+            format!("Some resources are remaining: {}", resources.join(", ")),
+        ),
+    };
+    let blocking = match finalizers.is_empty() {
+        true => condition(
+            "NamespaceFinalizersRemaining",
+            false,
+            "ContentHasNoFinalizers",
+            "All content-preserving finalizers finished".into(),
+        ),
+        false => condition(
+            "NamespaceFinalizersRemaining",
+            true,
+            "SomeFinalizersRemain",
+            format!(
+                "Some content in the namespace has finalizers remaining: {}",
+                finalizers.join(", ")
+            ),
+        ),
+    };
+    vec![
+        condition(
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered".into(),
+        ),
+        condition(
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".into(),
+        ),
+        condition(
+            "NamespaceDeletionContentFailure",
+            false,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization".into(),
+        ),
+        remaining,
+        blocking,
+    ]
+}
+
+/// What a list of one kind says is left; none when it is empty.
+pub fn left(resource: &Resource, list: &Value) -> Option<Left> {
+    let items = list["items"].as_array().filter(|items| !items.is_empty())?;
+    let mut finalizers: Vec<(String, usize)> = Vec::new();
+    for name in items
+        .iter()
+        .filter_map(|item| item["metadata"]["finalizers"].as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+    {
+        match finalizers.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => finalizers.push((name.to_owned(), 1)),
+        }
+    }
+    Some(Left {
+        resource: format!("{}.{}", resource.plural, resource.group),
+        count: items.len(),
+        finalizers,
+    })
+}
+
+/// The kinds whose objects go with their namespace; of two kinds stored as one, the first.
+fn kinds() -> Vec<&'static Resource> {
+    let mut kinds: Vec<&'static Resource> = Vec::new();
+    for resource in Catalogue::builtin().resources() {
+        let deletable = resource.namespaced && resource.allows(Verb::DeleteCollection) && resource.allows(Verb::List);
+        if deletable && !kinds.iter().any(|known| known.storage == resource.storage) {
+            kinds.push(resource);
+        }
+    }
+    kinds
+}
+
+fn path(resource: &Resource, namespace: &str) -> String {
+    match resource.group {
+        "" => format!("/api/{}/namespaces/{namespace}/{}", resource.version, resource.plural),
+        group => format!(
+            "/apis/{group}/{}/namespaces/{namespace}/{}",
+            resource.version, resource.plural
+        ),
+    }
+}
+
+/// Runs until it is dropped.
+pub async fn run(informers: &Informers) {
+    let namespaces = informers.all::<Namespace>();
+    let pods = informers.all::<Pod>();
+    namespaces.synced().await;
+    let queue = WorkQueue::<String>::default();
+    let feed_namespaces = controller::feed(&namespaces, &queue, |change| match change {
+        Change::Applied { object, .. } if is_ending(object) => object.metadata.name.clone(),
+        _ => None,
+    });
+    // The last pod to go is what most namespaces wait for.
+    let feed_pods = controller::feed(&pods, &queue, |change| match change {
+        Change::Deleted(pod) => pod
+            .metadata
+            .namespace
+            .clone()
+            .filter(|name| namespaces.get(None, name).is_some_and(|found| is_ending(&found))),
+        Change::Applied { .. } => None,
+    });
+    let work = controller::work("namespace", &queue, async |name: String| {
+        let Some(namespace) = namespaces.get(None, &name).filter(|namespace| is_ending(namespace)) else {
+            return Ok(());
+        };
+        let left = empty(informers.client(), &name).await?;
+        if left.is_empty() {
+            return finalize(informers.client(), &namespace).await;
+        }
+        report(informers.client(), &namespace, &left).await?;
+        queue.add_after(name, LOOK_AGAIN);
+        Ok(())
+    });
+    tokio::join!(feed_namespaces, feed_pods, work);
+}
+
+/// Deletes what is there; gives what is still left after that.
+async fn empty(client: &Client, namespace: &str) -> Result<Vec<Left>, Error> {
+    let mut remaining = Vec::new();
+    for resource in kinds() {
+        let path = path(resource, namespace);
+        let list = async || {
+            let request = http::Request::get(&path).body(Vec::new()).map_err(Error::HttpError)?;
+            client.request::<Value>(request).await
+        };
+        if left(resource, &list().await?).is_some() {
+            controller::delete_collection(client, &path).await?;
+            remaining.extend(left(resource, &list().await?));
+        }
+    }
+    Ok(remaining)
+}
+
+async fn report(client: &Client, namespace: &Namespace, left: &[Left]) -> Result<(), Error> {
+    let before = namespace
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let mut now = conditions(left, Timestamp::now());
+    for condition in &mut now {
+        // A condition that has not changed keeps its time, and then the patch changes nothing.
+        if let Some(old) = before
+            .iter()
+            .find(|old| old.type_ == condition.type_ && old.status == condition.status)
+        {
+            condition.last_transition_time = old.last_transition_time.clone();
+        }
+    }
+    if before == now {
+        return Ok(());
+    }
+    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    let patch = json!({"status": {"conditions": now}}).to_string().into_bytes();
+    let request = http::Request::patch(format!("/api/v1/namespaces/{name}/status"))
+        .header("content-type", "application/strategic-merge-patch+json")
+        .body(patch)
+        .map_err(Error::HttpError)?;
+    controller::ignore_gone(client.request_text(request).await)
+}
+
+async fn finalize(client: &Client, namespace: &Namespace) -> Result<(), Error> {
+    let mut namespace = namespace.clone();
+    if let Some(finalizers) = namespace.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+    }
+    let name = namespace.metadata.name.as_deref().unwrap_or_default();
+    let body = serde_json::to_vec(&namespace).map_err(Error::SerdeError)?;
+    let request = http::Request::put(format!("/api/v1/namespaces/{name}/finalize"))
+        .header("content-type", "application/json")
+        .body(body)
+        .map_err(Error::HttpError)?;
+    controller::ignore_gone(client.request_text(request).await)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ending_namespaces_with_our_finalizer_are_ours() {
+        let namespace = |value: Value| serde_json::from_value::<Namespace>(value).unwrap();
+        let ending =
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]}});
+        assert!(is_ending(&namespace(ending)));
+        assert!(!is_ending(&namespace(
+            json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}})
+        )));
+        let done = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": []}});
+        assert!(!is_ending(&namespace(done)));
+    }
+
+    #[test]
+    fn what_is_left_is_told_in_upstreams_words() {
+        let pods = Catalogue::builtin().find("", "v1", "configmaps").unwrap();
+        assert_eq!(left(pods, &json!({"items": []})), None);
+        let list = json!({"items": [{"metadata": {"finalizers": ["a.b/c"]}}, {"metadata": {}}]});
+        let left = left(pods, &list).unwrap();
+        assert_eq!(
+            left,
+            Left {
+                resource: "configmaps.".into(),
+                count: 2,
+                finalizers: vec![("a.b/c".into(), 1)]
+            }
+        );
+        let told = conditions(&[left], Timestamp::UNIX_EPOCH);
+        let message = |type_: &str| {
+            let condition = told.iter().find(|condition| condition.type_ == type_).unwrap();
+            (condition.status.as_str(), condition.message.clone().unwrap())
+        };
+        assert_eq!(
+            message("NamespaceContentRemaining"),
+            (
+                "True",
+                "Some resources are remaining: configmaps. has 2 resource instances".into()
+            )
+        );
+        assert_eq!(
+            message("NamespaceFinalizersRemaining"),
+            (
+                "True",
+                "Some content in the namespace has finalizers remaining: a.b/c in 1 resource instances".into()
+            )
+        );
+    }
+
+    #[test]
+    fn each_stored_kind_is_emptied_once() {
+        let kinds = kinds();
+        assert!(kinds.iter().any(|kind| kind.plural == "configmaps"));
+        assert!(kinds.iter().filter(|kind| kind.plural == "events").count() <= 1);
+        assert!(kinds.iter().all(|kind| kind.namespaced));
+    }
+}
