@@ -1,7 +1,7 @@
 //! The walk of a value along its type.
 //!
 //! It finds fields that the type does not have and values of the wrong type, and changes what the types of
-//! `k8s-openapi` read otherwise than Go does: a null stands for nothing, quantities become canonical.
+//! `k8s-openapi` read otherwise than Go does: what is null or empty is left out, quantities become canonical.
 
 use serde_json::Value;
 
@@ -115,11 +115,12 @@ impl Walk<'_> {
             }
             (Type::Struct(at), Value::Object(entries)) => {
                 let owner = self.types.fields(*at);
-                entries.retain(|key, element| {
-                    if owner.field(key).is_none() {
+                entries.retain(|key, element| match owner.field(key) {
+                    Some(field) => !is_nothing(&field.ty, element),
+                    None => {
                         self.unknown.push(below(place.path, key).to_string());
+                        false
                     }
-                    !element.is_null()
                 });
                 for (key, element) in entries.iter_mut() {
                     let Some(field) = owner.field(key) else { continue };
@@ -146,6 +147,16 @@ impl Walk<'_> {
             ),
             _ => format!("json: cannot unmarshal {found} into Go value of type {wanted}"),
         }
+    }
+}
+
+/// Whether a field's value says no more than its absence: upstream stores no nulls, empty lists and empty maps.
+fn is_nothing(ty: &Type, value: &Value) -> bool {
+    match (ty, value) {
+        (_, Value::Null) => true,
+        (Type::List(_), Value::Array(items)) => items.is_empty(),
+        (Type::Map(_), Value::Object(entries)) => entries.is_empty(),
+        _ => false,
     }
 }
 

@@ -9,6 +9,7 @@ mod tree;
 
 use serde_json::Value;
 
+use crate::catalogue::Catalogue;
 use crate::field::quote;
 use crate::object::{Kind, Object};
 use crate::schema::Types;
@@ -111,15 +112,26 @@ fn read<T: Kind>(
         fields.get("kind").and_then(Value::as_str),
     ) && (version != T::API_VERSION || kind != T::KIND)
     {
+        let (group, short) = version.rsplit_once('/').unwrap_or(("", version));
+        if Catalogue::builtin().find_kind(group, short, kind).is_none() {
+            let why = format!(
+                "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+                quote(kind),
+                quote(version)
+            );
+            return Err(unhandled(kind, short, &why));
+        }
         if version != T::API_VERSION {
             return Err(status::bad_request(format!(
                 "the API version in the data ({version}) does not match the expected API version ({})",
                 T::API_VERSION
             )));
         }
-        let own = version.rsplit('/').next().unwrap_or(version);
-        let why = format!("converting ({own}.{kind}) to ({own}.{}): unknown conversion", T::KIND);
-        return Err(unhandled(kind, own, &why));
+        let why = format!(
+            "converting ({short}.{kind}) to ({short}.{}): unknown conversion",
+            T::KIND
+        );
+        return Err(unhandled(kind, short, &why));
     }
     let types = Types::builtin();
     let unknown = check::check(types, &types.find(&T::schema_name()), &mut value)
@@ -202,8 +214,12 @@ mod tests {
                 r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: illegal base64 data at input byte 0"#,
             ),
             (
-                r#"{"apiVersion":"apps/v1","kind":"ConfigMap"}"#,
-                "the API version in the data (apps/v1) does not match the expected API version (v1)",
+                r#"{"apiVersion":"v1","kind":"Foo"}"#,
+                r#"Foo in version "v1" cannot be handled as a ConfigMap: no kind "Foo" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+            ),
+            (
+                r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease"}"#,
+                "the API version in the data (coordination.k8s.io/v1) does not match the expected API version (v1)",
             ),
             (
                 r#"{"apiVersion":"v1","kind":"Secret"}"#,
@@ -267,6 +283,21 @@ mod tests {
         let map: ConfigMap = strict(r#"{"kind":null,"metadata":null,"data":{"a":null},"immutable":null}"#).unwrap();
         assert_eq!(map.data.unwrap()["a"], "");
         assert_eq!(map.immutable, None);
+    }
+
+    #[test]
+    fn what_is_empty_is_left_out() {
+        let map: ConfigMap = strict(r#"{"metadata":{"labels":{},"finalizers":[]},"data":{}}"#).unwrap();
+        assert_eq!(map, ConfigMap::default());
+    }
+
+    #[test]
+    fn json_with_tabs_is_read_as_yaml() {
+        assert_eq!(
+            raw(b"{\n\t\"a\": 1}", Format::Yaml).unwrap(),
+            serde_json::json!({"a": 1})
+        );
+        assert_eq!(raw(b"{a: 1}", Format::Yaml).unwrap(), serde_json::json!({"a": 1}));
     }
 
     #[test]

@@ -17,6 +17,13 @@ pub(super) struct Tree {
 }
 
 pub(super) fn parse(body: &[u8], format: Format) -> Result<Tree, String> {
+    // JSON is YAML too, but for tabs: what looks like it is first read as such.
+    if format == Format::Yaml
+        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+        && let Ok(tree) = parse(body, Format::Json)
+    {
+        return Ok(tree);
+    }
     let duplicates = RefCell::new(Vec::new());
     let seed = Node {
         path: None,

@@ -112,3 +112,48 @@ fn validate(map: &ConfigMap) -> Vec<FieldError> {
     }
     errors
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{cells, created, updated};
+
+    #[test]
+    fn keys_are_file_names() {
+        assert!(
+            created(&RESOURCE, json!({"data": {"a.txt": "", "..data": ""}}))
+                .unwrap_err()
+                .ends_with(r#"data[..data]: Invalid value: "..data": must not start with '..'"#)
+        );
+        assert_eq!(
+            created(&RESOURCE, json!({"data": {"a": ""}, "binaryData": {"a": ""}})).unwrap_err(),
+            r#"ConfigMap "a" is invalid: data[a]: Invalid value: "a": duplicate of key present in binaryData"#
+        );
+        assert!(
+            created(&RESOURCE, json!({"data": {"a": "x".repeat(MAX_DATA_BYTES + 1)}}))
+                .unwrap_err()
+                .contains("Too long: may not be more than 1048576 bytes")
+        );
+    }
+
+    #[test]
+    fn an_immutable_one_stays_as_it_is() {
+        let old = json!({"immutable": true, "data": {"a": "1"}});
+        assert_eq!(
+            updated(&RESOURCE, None, old.clone(), json!({"data": {"a": "2"}})).unwrap_err(),
+            "ConfigMap \"a\" is invalid: [immutable: Forbidden: field is immutable when `immutable` is set, data: Forbidden: field is immutable when `immutable` is set]"
+        );
+        assert!(updated(&RESOURCE, None, old.clone(), old).is_ok());
+    }
+
+    #[test]
+    fn rows() {
+        assert_eq!(
+            cells(&RESOURCE, json!({"data": {"a": "1"}, "binaryData": {"b": ""}})),
+            [json!("a"), json!(2), json!("60s")]
+        );
+    }
+}

@@ -223,3 +223,62 @@ impl TypedStrategy for EndpointSlices {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{cells, created, updated};
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (slice, want) in [
+            (json!({"addressType": ""}), "addressType: Required value"),
+            (
+                json!({"addressType": "IP"}),
+                r#"addressType: Unsupported value: "IP": supported values: "FQDN", "IPv4", "IPv6""#,
+            ),
+            (
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": []}]}),
+                "endpoints[0].addresses: Required value: must contain at least 1 address",
+            ),
+            (
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": ["fd00::1"]}]}),
+                r#"endpoints[0].addresses[0]: Invalid value: "fd00::1": must be a valid IPv4 address"#,
+            ),
+            (
+                json!({"addressType": "IPv4", "ports": [{}, {}]}),
+                r#"ports[1].name: Duplicate value: """#,
+            ),
+        ] {
+            let error = created(&RESOURCE, slice).unwrap_err();
+            assert_eq!(
+                error,
+                format!("EndpointSlice.discovery.k8s.io \"a\" is invalid: {want}")
+            );
+        }
+    }
+
+    #[test]
+    fn the_generation_counts_changes() {
+        let old = json!({"addressType": "IPv4"});
+        let generation = |new| updated(&RESOURCE, None, old.clone(), new).unwrap()["metadata"]["generation"].clone();
+        assert_eq!(generation(old.clone()), 1);
+        assert_eq!(generation(json!({"addressType": "IPv4", "ports": [{"port": 80}]})), 2);
+    }
+
+    #[test]
+    fn rows() {
+        let slice = json!({"addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": ["10.0.0.1"]}]});
+        assert_eq!(
+            cells(&RESOURCE, slice),
+            ["a", "IPv4", "80", "10.0.0.1", "60s"].map(|cell| json!(cell))
+        );
+        assert_eq!(
+            cells(&RESOURCE, json!({"addressType": "IPv4"}))[2..4],
+            [json!("<unset>"), json!("<unset>")]
+        );
+    }
+}

@@ -176,3 +176,40 @@ impl TypedStrategy for AllEndpoints {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{cells, created};
+
+    #[test]
+    fn rows_show_three_addresses() {
+        let subsets = |addresses: &[&str]| {
+            let addresses: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+            json!({"subsets": [{"addresses": addresses, "ports": [{"port": 80}]}]})
+        };
+        for (object, want) in [
+            (json!({}), "<none>"),
+            (subsets(&["10.0.0.1"]), "10.0.0.1:80"),
+            (subsets(&["fd00::1"]), "[fd00::1]:80"),
+            (
+                subsets(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]),
+                "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...",
+            ),
+        ] {
+            assert_eq!(cells(&RESOURCE, object)[1], want);
+        }
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        let error = created(&RESOURCE, json!({"subsets": [{"addresses": [{"ip": "x"}]}, {}]})).unwrap_err();
+        assert_eq!(
+            error,
+            r#"Endpoints "a" is invalid: [subsets[0].addresses[0].ip: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff), subsets[1]: Required value: must specify `addresses` or `notReadyAddresses`]"#
+        );
+    }
+}

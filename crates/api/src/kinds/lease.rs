@@ -98,3 +98,37 @@ impl TypedStrategy for Leases {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{cells, created};
+
+    #[test]
+    fn durations_are_positive() {
+        assert_eq!(
+            created(&RESOURCE, json!({"spec": {"leaseDurationSeconds": 0}})).unwrap_err(),
+            r#"Lease.coordination.k8s.io "a" is invalid: spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"#
+        );
+    }
+
+    #[test]
+    fn times_keep_their_microseconds() {
+        let lease = created(&RESOURCE, json!({"spec": {"renewTime": "2024-01-01T00:00:00.000001Z"}})).unwrap();
+        assert_eq!(
+            lease.to_value().unwrap()["spec"]["renewTime"],
+            "2024-01-01T00:00:00.000001Z"
+        );
+    }
+
+    #[test]
+    fn rows() {
+        assert_eq!(
+            cells(&RESOURCE, json!({"spec": {"holderIdentity": "n1"}})),
+            [json!("a"), json!("n1"), json!("60s")]
+        );
+    }
+}

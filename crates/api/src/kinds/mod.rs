@@ -12,6 +12,8 @@ pub mod runtime_class;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use crate::catalogue::Resource;
 

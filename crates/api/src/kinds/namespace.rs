@@ -190,3 +190,65 @@ impl TypedStrategy for Namespaces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{cells, created, updated};
+
+    #[test]
+    fn a_new_one_is_active_labelled_and_held() {
+        let namespace = created(&RESOURCE, json!({"status": {"phase": "Terminating"}})).unwrap();
+        let value = namespace.to_value().unwrap();
+        assert_eq!(value["status"], json!({"phase": "Active"}));
+        assert_eq!(value["spec"], json!({"finalizers": ["kubernetes"]}));
+        assert_eq!(value["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "a"}));
+        assert!(value["metadata"].get("namespace").is_none());
+        assert!(RESOURCE.strategy.is_held(&*namespace));
+        assert_eq!(cells(&RESOURCE, json!({})), [json!("a"), json!("Active"), json!("60s")]);
+    }
+
+    #[test]
+    fn names_are_labels() {
+        let error = created(&RESOURCE, json!({"metadata": {"name": "a.b"}})).unwrap_err();
+        assert_eq!(
+            error,
+            r#"Namespace "a.b" is invalid: metadata.name: Invalid value: "a.b": must not contain dots"#
+        );
+    }
+
+    #[test]
+    fn each_part_changes_through_its_own_path() {
+        let new = json!({"spec": {"finalizers": ["a.b/c"]}, "status": {"phase": "Active", "conditions": []}});
+        let finalizers = |subresource| {
+            let value = updated(&RESOURCE, subresource, json!({}), new.clone()).unwrap();
+            value["spec"]["finalizers"].clone()
+        };
+        assert_eq!(finalizers(None), json!(["kubernetes"]));
+        assert_eq!(finalizers(Some("status")), json!(["kubernetes"]));
+        assert_eq!(finalizers(Some("finalize")), json!(["a.b/c"]));
+        let error = updated(
+            &RESOURCE,
+            Some("status"),
+            json!({}),
+            json!({"status": {"phase": "Terminating"}}),
+        );
+        assert_eq!(
+            error.unwrap_err(),
+            r#"Namespace "a" is invalid: status.Phase: Invalid value: "Terminating": may only be 'Active' if `deletionTimestamp` is empty"#
+        );
+    }
+
+    #[test]
+    fn a_deleted_one_is_terminating() {
+        let mut namespace = created(&RESOURCE, json!({})).unwrap();
+        RESOURCE.strategy.mark_deleted(&mut *namespace);
+        assert_eq!(
+            RESOURCE.strategy.field(&*namespace, "status.phase").as_deref(),
+            Some("Terminating")
+        );
+    }
+}

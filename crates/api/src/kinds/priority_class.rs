@@ -177,3 +177,49 @@ impl TypedStrategy for PriorityClasses {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{cells, created, updated};
+
+    #[test]
+    fn users_stay_below_the_system() {
+        assert_eq!(
+            created(&RESOURCE, json!({"value": 2_000_000_000})).unwrap_err(),
+            r#"PriorityClass.scheduling.k8s.io "a" is invalid: value: Forbidden: maximum allowed value of a user defined priority is 1000000000"#
+        );
+        assert!(created(&RESOURCE, json!({"metadata": {"name": "system-x"}, "value": 1}))
+            .unwrap_err()
+            .contains("metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only"));
+        for class in system() {
+            assert_eq!(validate(&class), []);
+        }
+    }
+
+    #[test]
+    fn its_value_stays() {
+        assert_eq!(
+            updated(&RESOURCE, None, json!({"value": 1}), json!({"value": 2})).unwrap_err(),
+            r#"PriorityClass.scheduling.k8s.io "a" is invalid: value: Forbidden: may not be changed in an update."#
+        );
+    }
+
+    #[test]
+    fn rows() {
+        let row = cells(&RESOURCE, json!({"value": 7, "globalDefault": true}));
+        assert_eq!(
+            row,
+            [
+                json!("a"),
+                json!(7),
+                json!(true),
+                json!("60s"),
+                json!("PreemptLowerPriority")
+            ]
+        );
+    }
+}

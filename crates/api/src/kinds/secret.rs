@@ -173,3 +173,78 @@ fn docker_config(secret: &Secret, key: &str, errors: &mut Vec<FieldError>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{cells, created, updated};
+
+    #[test]
+    fn strings_become_data() {
+        let secret = created(
+            &RESOURCE,
+            json!({"data": {"a": "eA==", "b": "eA=="}, "stringData": {"b": "y"}}),
+        )
+        .unwrap();
+        let value = secret.to_value().unwrap();
+        assert_eq!(value["data"], json!({"a": "eA==", "b": "eQ=="}));
+        assert_eq!(value["type"], "Opaque");
+        assert!(value.get("stringData").is_none());
+    }
+
+    #[test]
+    fn types_require_keys() {
+        for (secret, want) in [
+            (
+                json!({"type": "kubernetes.io/tls"}),
+                r#"Secret "a" is invalid: [data[tls.crt]: Required value, data[tls.key]: Required value]"#,
+            ),
+            (
+                json!({"type": "kubernetes.io/ssh-auth"}),
+                r#"Secret "a" is invalid: data[ssh-privatekey]: Required value"#,
+            ),
+            (
+                json!({"type": "kubernetes.io/basic-auth"}),
+                r#"Secret "a" is invalid: [data[username]: Required value, data[password]: Required value]"#,
+            ),
+            (
+                json!({"type": "kubernetes.io/dockerconfigjson"}),
+                r#"Secret "a" is invalid: data[.dockerconfigjson]: Required value"#,
+            ),
+            (
+                json!({"type": "kubernetes.io/service-account-token"}),
+                r#"Secret "a" is invalid: metadata.annotations[kubernetes.io/service-account.name]: Required value"#,
+            ),
+        ] {
+            assert_eq!(created(&RESOURCE, secret).unwrap_err(), want);
+        }
+        let broken = created(
+            &RESOURCE,
+            json!({"type": "kubernetes.io/dockercfg", "stringData": {".dockercfg": "hidden"}}),
+        );
+        let error = broken.unwrap_err();
+        assert!(
+            error.contains("<secret contents redacted>") && !error.contains("hidden"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn its_type_stays() {
+        assert_eq!(
+            updated(&RESOURCE, None, json!({}), json!({"type": "mine"})).unwrap_err(),
+            r#"Secret "a" is invalid: type: Invalid value: "mine": field is immutable"#
+        );
+    }
+
+    #[test]
+    fn rows() {
+        assert_eq!(
+            cells(&RESOURCE, json!({"data": {"a": ""}})),
+            [json!("a"), json!("Opaque"), json!(1), json!("60s")]
+        );
+    }
+}

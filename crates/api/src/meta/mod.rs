@@ -114,8 +114,12 @@ pub fn prepare_update(new: &mut ObjectMeta, old: &ObjectMeta) {
         new.uid.clone_from(&old.uid);
     }
     // Only a deletion sets these, and nothing takes them back.
-    new.deletion_timestamp.clone_from(&old.deletion_timestamp);
-    new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    if old.deletion_timestamp.is_some() {
+        new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    }
+    if new.deletion_grace_period_seconds.is_none() {
+        new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    }
 }
 
 /// Counts the generation up when the desired state changed.

@@ -87,6 +87,18 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, path: &Path<'_>) -> V
             errors.push(FieldError::invalid(&path.child(field), new, "field is immutable"));
         }
     }
+    if new.deletion_timestamp != old.deletion_timestamp {
+        let at = path.child("deletionTimestamp");
+        errors.push(FieldError::invalid(&at, &new.deletion_timestamp, "field is immutable"));
+    }
+    if new.deletion_grace_period_seconds != old.deletion_grace_period_seconds {
+        let at = path.child("deletionGracePeriodSeconds");
+        errors.push(FieldError::invalid(
+            &at,
+            new.deletion_grace_period_seconds,
+            "field is immutable",
+        ));
+    }
     validate_changeable(new, path, &mut errors);
     errors
 }
@@ -177,16 +189,16 @@ fn validate_owners(owners: &[OwnerReference], path: &Path<'_>, errors: &mut Vec<
 }
 
 fn validate_finalizers(finalizers: &[String], path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    // The two rules name the field differently; so does upstream.
     for (index, finalizer) in finalizers.iter().enumerate() {
-        let path = path.index(index);
         errors.extend(
             names::qualified_name(finalizer)
                 .into_iter()
-                .map(|m| FieldError::invalid(&path, finalizer, m)),
+                .map(|m| FieldError::invalid(path, finalizer, m)),
         );
         if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(&path, finalizer, detail));
+            errors.push(FieldError::invalid(&path.index(index), finalizer, detail));
         }
     }
     let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);

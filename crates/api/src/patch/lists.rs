@@ -11,7 +11,7 @@ pub(super) struct Identity<'a> {
 
 impl Identity<'_> {
     /// The part of an item that says which one it is.
-    pub fn of<'v>(self, item: &'v Value) -> Option<&'v Value> {
+    pub fn of(self, item: &Value) -> Option<&Value> {
         if self.key.is_empty() {
             Some(item)
         } else {

@@ -211,3 +211,48 @@ impl TypedStrategy for Services {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::testing::{created, updated};
+
+    #[test]
+    fn defaults() {
+        let service = created(
+            &RESOURCE,
+            json!({"spec": {"ports": [{"port": 80}]}, "status": {"conditions": []}}),
+        )
+        .unwrap();
+        let value = service.to_value().unwrap();
+        assert_eq!(
+            value["spec"],
+            json!({
+                "internalTrafficPolicy": "Cluster",
+                "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}],
+                "sessionAffinity": "None",
+                "type": "ClusterIP",
+            })
+        );
+        assert_eq!(value["status"], json!({"loadBalancer": {}}));
+    }
+
+    #[test]
+    fn an_update_keeps_what_was_allocated() {
+        let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
+            "ports": [{"port": 80, "nodePort": 30080}]}});
+        let new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "targetPort": 8080}]}});
+        let value = updated(&RESOURCE, None, old.clone(), new).unwrap();
+        assert_eq!(value["spec"]["clusterIP"], "10.96.0.5");
+        assert_eq!(value["spec"]["ports"][0]["nodePort"], 30080);
+        let moved = json!({"spec": {"clusterIP": "10.96.0.6", "clusterIPs": ["10.96.0.6"], "ports": [{"port": 80}]}});
+        let error = updated(&RESOURCE, None, old, moved).unwrap_err();
+        assert_eq!(
+            error,
+            r#"Service "a" is invalid: spec.clusterIPs[0]: Invalid value: ["10.96.0.6"]: may not change once set"#
+        );
+    }
+}

@@ -93,3 +93,46 @@ pub(super) fn row(service: &Service, now: Timestamp) -> Vec<Value> {
         labels(spec.selector.as_ref()).into(),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use serde_json::json;
+
+    use crate::kinds::service::RESOURCE;
+    use crate::kinds::testing::cells;
+
+    #[test]
+    fn rows() {
+        let port = json!([{"port": 80}]);
+        for (spec, want) in [
+            (
+                json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": port, "selector": {"app": "web"}}),
+                ["ClusterIP", "10.96.0.5", "<none>", "80/TCP", "60s", "app=web"],
+            ),
+            (
+                json!({"clusterIP": "None", "clusterIPs": ["None"]}),
+                ["ClusterIP", "None", "<none>", "<none>", "60s", "<none>"],
+            ),
+            (
+                json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}),
+                ["NodePort", "<none>", "<none>", "80:30080/TCP", "60s", "<none>"],
+            ),
+            (
+                json!({"type": "LoadBalancer", "ports": port}),
+                ["LoadBalancer", "<none>", "<pending>", "80/TCP", "60s", "<none>"],
+            ),
+            (
+                json!({"type": "ExternalName", "externalName": "a.b"}),
+                ["ExternalName", "<none>", "a.b", "<none>", "60s", "<none>"],
+            ),
+            (
+                json!({"ports": port, "externalIPs": ["1.2.3.4", "1.2.3.5"]}),
+                ["ClusterIP", "<none>", "1.2.3.4,1.2.3.5", "80/TCP", "60s", "<none>"],
+            ),
+        ] {
+            let row = cells(&RESOURCE, json!({"spec": spec}));
+            assert_eq!(row[1..], want.map(|cell| json!(cell)), "{spec}");
+        }
+    }
+}
