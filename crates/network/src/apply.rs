@@ -35,14 +35,14 @@ pub(crate) async fn make_link(node: &Handle, netns: File, plan: &LinkPlan) -> Re
     Ok(())
 }
 
-/// Both ends at once, each in its namespace, with their hardware addresses, and up.
+/// Both ends at once, each in its namespace, with their hardware addresses. The pod's end can not be up yet:
+/// the kernel opens it before it knows its peer.
 async fn make_pair(node: &Handle, netns: &File, plan: &LinkPlan) -> Result<()> {
     let action = || format!("adding link {}", plan.name);
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(POD_END)
         .address(plan.pod_mac.into())
         .mtu(plan.mtu)
-        .up()
         .setns_by_fd(netns.as_raw_fd())
         .build();
     let pair = || {
@@ -67,12 +67,14 @@ async fn set_up_pod_end(pod: &Handle, plan: &LinkPlan) -> Result<()> {
     let index = netlink::index(pod, POD_END).await?;
     let what = |what: &str| format!("{what} in the pod of {}", plan.name);
 
-    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
-    pod.link()
-        .change(up)
-        .execute()
-        .await
-        .doing(|| what("setting the loopback link up"))?;
+    for link in [LOOPBACK, index] {
+        let up = LinkUnspec::new_with_index(link).up().build();
+        pod.link()
+            .change(up)
+            .execute()
+            .await
+            .doing(|| what("setting the links up"))?;
+    }
 
     let address = IpAddr::V4(plan.address);
     pod.address()

@@ -44,7 +44,8 @@ pub async fn observe(cluster_cidr: &str, service_cidr: &str) -> Result<Observed>
     let cluster = addresses::range(cluster_cidr)?;
     let services = addresses::range(service_cidr)?;
     let node = netlink::connect()?;
-    let (links, nets) = futures::try_join!(netlink::links(&node), netlink::addresses(&node))?;
+    let links = netlink::links(&node).await?;
+    let nets = netlink::addresses(&node).await?;
     let name = |index| {
         links
             .iter()

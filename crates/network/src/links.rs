@@ -63,8 +63,10 @@ impl Links {
         let owners = Owners::open(&settings.run_dir)?;
         let node = netlink::connect()?;
 
-        let (links, addresses, routes) =
-            futures::try_join!(netlink::links(&node), netlink::addresses(&node), netlink::routes(&node))?;
+        // One after the other: a netlink socket lists one thing at a time.
+        let links = netlink::links(&node).await?;
+        let addresses = netlink::addresses(&node).await?;
+        let routes = netlink::routes(&node).await?;
         let addresses: Vec<(u32, IpAddr)> = addresses.into_iter().map(|(link, net)| (link, net.addr())).collect();
         let uplink = plan::uplink(&links, &addresses, &netlink::defaults(&routes), settings.node_ip);
 
@@ -161,7 +163,7 @@ impl Links {
 
     async fn delete_unowned(&self) -> Result<()> {
         // First the links, then the owners: a link made in between has its owner already.
-        let links = netlink::links(&self.0.node).await?;
+        let links = netlink::links(&netlink::connect()?).await?;
         let owned: Vec<String> = self
             .0
             .state
