@@ -1,8 +1,8 @@
 //! What the server is told at start.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
-use crate::Identity;
+use crate::{Identity, pki::Pki};
 
 /// A bearer token that never changes, and who it stands for.
 #[derive(Clone)]
@@ -25,10 +25,8 @@ impl std::fmt::Debug for StaticToken {
 /// What the server is told at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The server's data; its certificates are in `pki` below it.
-    pub data_dir: PathBuf,
-    /// The name of the node that the server runs on.
-    pub node_name: String,
+    /// The cluster's authority and certificates.
+    pub pki: Pki,
     /// The addresses at which clients and pods reach the server; the first is the endpoint of the `kubernetes`
     /// Service.
     pub addresses: Vec<IpAddr>,

@@ -1,0 +1,177 @@
+//! What every cluster has from its first moment: the system's namespaces and priority classes, and the
+//! `kubernetes` Service with its endpoint.
+
+use api::Status;
+use http::{Method, Request, Response, header};
+use serde_json::{Value, json};
+
+use crate::{ApiServer, Body, Identity, server::StartError};
+
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// The user of the server's own writes.
+const USER: &str = "system:apiserver";
+
+/// Makes what is missing.
+pub(crate) async fn run(server: &ApiServer) -> Result<(), StartError> {
+    let bootstrap = Bootstrap {
+        server,
+        identity: Identity::master(USER),
+    };
+    for name in NAMESPACES {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        bootstrap.create("/api/v1/namespaces", &namespace).await?;
+    }
+    for (name, value, description) in [
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ] {
+        let class = json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+        });
+        bootstrap
+            .create("/apis/scheduling.k8s.io/v1/priorityclasses", &class)
+            .await?;
+    }
+    bootstrap.mend_services().await?;
+    bootstrap.kubernetes_service().await
+}
+
+struct Bootstrap<'a> {
+    server: &'a ApiServer,
+    identity: Identity,
+}
+
+impl Bootstrap<'_> {
+    async fn send(&self, method: Method, path: &str, object: Option<&Value>) -> Response<Body> {
+        let body = object.map(|object| Body::from(object.to_string())).unwrap_or_default();
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        // Every path here is made of names that are valid in one.
+        *request.uri_mut() = path.parse().unwrap_or_default();
+        request.headers_mut().insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json"),
+        );
+        self.server.handle(request, self.identity.clone()).await
+    }
+
+    /// Creates an object, or finds that it is there.
+    async fn create(&self, collection: &str, object: &Value) -> Result<(), StartError> {
+        let response = self.send(Method::POST, collection, Some(object)).await;
+        match response.status().as_u16() {
+            201 | 409 => Ok(()),
+            code => Err(failed(collection, object, code, response.body())),
+        }
+    }
+
+    /// Creates an object, or makes it what it has to be.
+    async fn put(&self, collection: &str, object: &Value) -> Result<(), StartError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let path = format!("{collection}/{name}");
+        let found = self.send(Method::GET, &path, None).await;
+        if found.status() == 404 {
+            return self.create(collection, object).await;
+        }
+        let response = self.send(Method::PUT, &path, Some(object)).await;
+        match response.status().as_u16() {
+            200 | 201 => Ok(()),
+            code => Err(failed(collection, object, code, response.body())),
+        }
+    }
+
+    async fn mend_services(&self) -> Result<(), StartError> {
+        let server = self.server.inner();
+        let error = |source: Status| StartError::Bootstrap {
+            what: "the Services' addresses".into(),
+            source,
+        };
+        let Some(resource) = server.catalogue.find("", "v1", "services") else {
+            return Ok(());
+        };
+        let prefix = crate::registry::prefix(resource, None);
+        let listing = server
+            .store
+            .list(&prefix, store::ListOptions::default())
+            .await
+            .map_err(|failure| error(crate::registry::store_error(failure)))?;
+        let mut objects = Vec::with_capacity(listing.entries.len());
+        for entry in &listing.entries {
+            objects.push(resource.strategy.load(&entry.value).map_err(error)?);
+        }
+        let services = objects.iter().filter_map(|object| object.as_any().downcast_ref());
+        server
+            .services
+            .mend(&*server.store, services)
+            .await
+            .map_err(|failure| error(crate::registry::store_error(failure)))
+    }
+
+    /// The Service by which pods reach this server. Its endpoint follows the server's address.
+    async fn kubernetes_service(&self) -> Result<(), StartError> {
+        let server = self.server.inner();
+        let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+        let address = server.services.range.kubernetes().to_string();
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+            "spec": {
+                "type": "ClusterIP", "clusterIP": address, "sessionAffinity": "None",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": server.config.https_port}],
+            },
+        });
+        self.create("/api/v1/namespaces/default/services", &service).await?;
+        let addresses: Vec<String> = server
+            .config
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .take(1)
+            .collect();
+        let Some(first) = addresses.first() else { return Ok(()) };
+        let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
+        let port = server.config.https_port;
+        let endpoints = json!({
+            "apiVersion": "v1", "kind": "Endpoints",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": mirrored},
+            "subsets": [{
+                "addresses": [{"ip": first}],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            }],
+        });
+        self.put("/api/v1/namespaces/default/endpoints", &endpoints).await?;
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": if first.contains(':') { "IPv6" } else { "IPv4" },
+            "endpoints": [{"addresses": [first], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        });
+        self.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice)
+            .await
+    }
+}
+
+fn failed(collection: &str, object: &Value, code: u16, body: &Body) -> StartError {
+    let what = format!(
+        "{collection}/{}",
+        object["metadata"]["name"].as_str().unwrap_or_default()
+    );
+    let told = body.ready().map(String::from_utf8_lossy).unwrap_or_default();
+    StartError::Bootstrap {
+        what,
+        source: api::status::internal(format!("answered with {code}: {told}")),
+    }
+}

@@ -1,0 +1,67 @@
+//! One request for a resource, taken apart: what every verb works on.
+
+use std::sync::Arc;
+
+use api::{Resource, Status, Subresource, status};
+use bytes::Bytes;
+use http::request::Parts;
+
+use crate::{Body, Identity, answer::Answer, negotiate::Accept, query::Query, server::Server};
+
+/// The largest body that the server reads: 3 MiB, as upstream.
+const BODY_BYTES: usize = 3 << 20;
+
+/// One request for a resource.
+pub(crate) struct Call<'a> {
+    pub server: &'a Arc<Server>,
+    pub resource: &'static Resource,
+    pub subresource: Option<&'static Subresource>,
+    pub namespace: Option<&'a str>,
+    pub name: Option<&'a str>,
+    /// What follows the subresource in the path, still encoded.
+    pub rest: &'a str,
+    pub verb: &'static str,
+    pub parts: &'a Parts,
+    pub query: &'a Query,
+    pub accept: Accept,
+    pub identity: &'a Identity,
+}
+
+/// What every verb returns.
+pub(crate) type Outcome = Result<Answer, Status>;
+
+impl<'a> Call<'a> {
+    /// The object's name; a path without one has no such verb.
+    pub fn name(&self) -> Result<&'a str, Status> {
+        self.name.ok_or_else(status::unsupported_method)
+    }
+
+    /// The subresource's name.
+    pub fn subresource_name(&self) -> Option<&'static str> {
+        self.subresource.map(|subresource| subresource.name)
+    }
+
+    /// `not found`, of the object that the call names.
+    pub fn not_found(&self) -> Status {
+        status::not_found(self.resource.group, self.resource.plural, self.name.unwrap_or_default())
+    }
+
+    /// `Operation cannot be fulfilled on …`, of the object that the call names.
+    pub fn conflict(&self, why: &str) -> Status {
+        status::conflict(
+            self.resource.group,
+            self.resource.plural,
+            self.name.unwrap_or_default(),
+            why,
+        )
+    }
+}
+
+/// The request's body, up to the limit.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
+    match body.collect(BODY_BYTES).await {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(status::request_entity_too_large(BODY_BYTES)),
+        Err(error) => Err(status::bad_request(format!("reading the request's body: {error}"))),
+    }
+}

@@ -1,0 +1,57 @@
+//! `patch`: JSON patch, merge patch and strategic merge patch.
+
+use api::{Decoded, FieldValidation, Format, Object, Status, decode, patch, status};
+use serde_json::Value;
+
+use crate::{
+    Body,
+    call::{Call, Outcome, read},
+    negotiate::media_type,
+    registry::modify::{Changed, match_path, modify},
+};
+
+/// The media types of patches that are applied here.
+const KINDS: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+}
+
+/// Patches the object that a call names, or the part of it that the subresource is.
+pub(crate) async fn patch(call: &Call<'_>, body: Body) -> Outcome {
+    call.name()?;
+    let media = media_type(&call.parts.headers);
+    if !KINDS.contains(&media) {
+        return Err(status::unsupported_media_type(KINDS));
+    }
+    let dry_run = call.query.dry_run("PatchOptions")?;
+    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let body = read(body).await?;
+    // Upstream takes patches in YAML too.
+    let value = decode::raw(&body, Format::Yaml).map_err(status::bad_request)?;
+    let patch = match media {
+        "application/json-patch+json" => Patch::Json(value),
+        "application/merge-patch+json" => Patch::Merge(value),
+        _ => Patch::Strategic(value),
+    };
+    modify(call, dry_run, |old| patched(call, &patch, old, validation)).await
+}
+
+fn patched(call: &Call<'_>, patch: &Patch, old: &dyn Object, validation: FieldValidation) -> Result<Changed, Status> {
+    let strategy = call.resource.strategy;
+    let current = strategy.wire_value(old)?;
+    let value = match patch {
+        Patch::Json(patch) => patch::json_patch(current, patch)?,
+        Patch::Merge(patch) => patch::merge_patch(current, patch)?,
+        Patch::Strategic(patch) => patch::strategic_merge(current, patch, strategy.merge_schema())?,
+    };
+    let Decoded { mut object, warnings } = strategy.decode_value(value, validation)?;
+    match_path(call, &mut *object)?;
+    Ok(Changed { object, warnings })
+}

@@ -1,0 +1,38 @@
+//! `update`: a whole object takes the place of the one that is there.
+
+use api::{Decoded, FieldValidation};
+
+use crate::{
+    Body,
+    call::{Call, Outcome, read},
+    negotiate::body_format,
+    registry::{
+        create::store_new,
+        modify::{Changed, match_path, modify},
+    },
+};
+
+/// Replaces the object that a call names, or the part of it that the subresource is.
+pub(crate) async fn update(call: &Call<'_>, body: Body) -> Outcome {
+    call.name()?;
+    let format = body_format(&call.parts.headers)?;
+    let dry_run = call.query.dry_run("UpdateOptions")?;
+    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let body = read(body).await?;
+    let strategy = call.resource.strategy;
+    let Decoded { mut object, warnings } = strategy.decode(&body, format, validation)?;
+    match_path(call, &mut *object)?;
+    let updated = modify(call, dry_run, |_| {
+        Ok(Changed {
+            object: object.clone_object(),
+            warnings: warnings.clone(),
+        })
+    })
+    .await;
+    match updated {
+        Err(error) if error.code() == 404 && strategy.allow_create_on_update() && call.subresource.is_none() => {
+            store_new(call, object, warnings, dry_run).await
+        }
+        other => other,
+    }
+}
