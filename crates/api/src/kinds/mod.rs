@@ -6,6 +6,8 @@ pub mod endpoints;
 pub mod event;
 pub mod lease;
 pub mod namespace;
+pub mod node;
+pub mod pod;
 pub mod priority_class;
 pub mod review;
 pub mod runtime_class;
@@ -27,6 +29,8 @@ pub fn all() -> Vec<&'static Resource> {
         &event::EVENTS,
         &lease::RESOURCE,
         &namespace::RESOURCE,
+        &node::RESOURCE,
+        &pod::RESOURCE,
         &priority_class::RESOURCE,
         &runtime_class::RESOURCE,
         &secret::RESOURCE,

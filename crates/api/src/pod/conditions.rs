@@ -64,11 +64,20 @@ mod tests {
         assert!(set_condition(&mut status, ready("False", 1, None)));
         assert!(!set_condition(&mut status, ready("False", 2, None)));
         assert_eq!(status.conditions, Some(vec![ready("False", 1, None)]));
-        assert!(set_condition(&mut status, ready("False", 3, Some("ContainersNotReady"))));
-        assert_eq!(status.conditions, Some(vec![ready("False", 1, Some("ContainersNotReady"))]));
+        assert!(set_condition(
+            &mut status,
+            ready("False", 3, Some("ContainersNotReady"))
+        ));
+        assert_eq!(
+            status.conditions,
+            Some(vec![ready("False", 1, Some("ContainersNotReady"))])
+        );
         assert!(set_condition(&mut status, ready("True", 4, None)));
         assert_eq!(status.conditions, Some(vec![ready("True", 4, None)]));
-        let pod = Pod { status: Some(status), ..Default::default() };
+        let pod = Pod {
+            status: Some(status),
+            ..Default::default()
+        };
         assert!(is_ready(&pod));
         assert!(!condition_is_true(&pod, "PodScheduled"));
     }

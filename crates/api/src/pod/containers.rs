@@ -77,7 +77,12 @@ pub fn as_container(ephemeral: &EphemeralContainer) -> Container {
 /// Every container of the pod with its list and its index there: init, main, then ephemeral ones.
 pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (ContainerKind, usize, Cow<'_, Container>)> {
     let borrowed = |kind| move |(index, container)| (kind, index, Cow::Borrowed(container));
-    let init = spec.init_containers.iter().flatten().enumerate().map(borrowed(ContainerKind::Init));
+    let init = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(borrowed(ContainerKind::Init));
     let main = spec.containers.iter().enumerate().map(borrowed(ContainerKind::Main));
     let ephemeral = spec
         .ephemeral_containers
@@ -124,7 +129,11 @@ pub fn is_restartable(spec: &PodSpec, kind: ContainerKind, container: &Container
             return rule.action.starts_with("Restart");
         }
     }
-    let policy = container.restart_policy.as_deref().or(spec.restart_policy.as_deref()).unwrap_or("Always");
+    let policy = container
+        .restart_policy
+        .as_deref()
+        .or(spec.restart_policy.as_deref())
+        .unwrap_or("Always");
     match policy {
         "Never" => false,
         "OnFailure" => exit_code != 0,
@@ -136,12 +145,21 @@ pub fn is_restartable(spec: &PodSpec, kind: ContainerKind, container: &Container
 /// How often the pod's containers were started again, main ones and sidecars together.
 pub fn restarts(pod: &Pod) -> i32 {
     let Some(status) = &pod.status else { return 0 };
-    let sidecars = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).filter(|c| is_sidecar(c));
+    let sidecars = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten())
+        .filter(|c| is_sidecar(c));
     let of_sidecars: i32 = sidecars
         .filter_map(|c| ContainerKind::Init.statuses(status).iter().find(|s| s.name == c.name))
         .map(|s| s.restart_count)
         .sum();
-    of_sidecars + ContainerKind::Main.statuses(status).iter().map(|s| s.restart_count).sum::<i32>()
+    of_sidecars
+        + ContainerKind::Main
+            .statuses(status)
+            .iter()
+            .map(|s| s.restart_count)
+            .sum::<i32>()
 }
 
 #[cfg(test)]
@@ -150,7 +168,10 @@ mod tests {
     use k8s_openapi::api::core::v1::{ContainerRestartRule, ContainerRestartRuleOnExitCodes};
 
     fn named(name: &str) -> Container {
-        Container { name: name.into(), ..Default::default() }
+        Container {
+            name: name.into(),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -158,10 +179,15 @@ mod tests {
         let spec = PodSpec {
             init_containers: Some(vec![named("i")]),
             containers: vec![named("a"), named("b")],
-            ephemeral_containers: Some(vec![EphemeralContainer { name: "e".into(), ..Default::default() }]),
+            ephemeral_containers: Some(vec![EphemeralContainer {
+                name: "e".into(),
+                ..Default::default()
+            }]),
             ..Default::default()
         };
-        let seen: Vec<_> = containers(&spec).map(|(kind, index, c)| (kind.field(), index, c.name.clone())).collect();
+        let seen: Vec<_> = containers(&spec)
+            .map(|(kind, index, c)| (kind.field(), index, c.name.clone()))
+            .collect();
         assert_eq!(
             seen,
             [
@@ -171,7 +197,10 @@ mod tests {
                 ("ephemeralContainers", 0, "e".to_owned()),
             ]
         );
-        assert_eq!(find_container(&spec, "e").map(|(kind, _)| kind), Some(ContainerKind::Ephemeral));
+        assert_eq!(
+            find_container(&spec, "e").map(|(kind, _)| kind),
+            Some(ContainerKind::Ephemeral)
+        );
         assert_eq!(find_container(&spec, "x"), None);
         assert_eq!(ContainerKind::Main.event_path("nginx"), "spec.containers{nginx}");
     }
@@ -192,8 +221,14 @@ mod tests {
             ("Always", Some("Never"), Main, 1, false),
             ("Always", None, Ephemeral, 1, false),
         ] {
-            let spec = PodSpec { restart_policy: Some(pod_policy.into()), ..Default::default() };
-            let container = Container { restart_policy: own_policy.map(Into::into), ..Default::default() };
+            let spec = PodSpec {
+                restart_policy: Some(pod_policy.into()),
+                ..Default::default()
+            };
+            let container = Container {
+                restart_policy: own_policy.map(Into::into),
+                ..Default::default()
+            };
             let got = is_restartable(&spec, kind, &container, exit_code);
             assert_eq!(got, want, "{pod_policy} {own_policy:?} {kind:?} {exit_code}");
         }
@@ -203,9 +238,15 @@ mod tests {
     fn rules_go_before_policies() {
         let rule = |operator: &str, values: Vec<i32>| ContainerRestartRule {
             action: "Restart".into(),
-            exit_codes: Some(ContainerRestartRuleOnExitCodes { operator: operator.into(), values: Some(values) }),
+            exit_codes: Some(ContainerRestartRuleOnExitCodes {
+                operator: operator.into(),
+                values: Some(values),
+            }),
         };
-        let spec = PodSpec { restart_policy: Some("Never".into()), ..Default::default() };
+        let spec = PodSpec {
+            restart_policy: Some("Never".into()),
+            ..Default::default()
+        };
         for (rule, exit_code, want) in [
             (rule("In", vec![42]), 42, true),
             (rule("In", vec![42]), 1, false),

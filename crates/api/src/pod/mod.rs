@@ -1,15 +1,18 @@
 //! What several rooms ask of a pod: its containers, its conditions, its resources. Pure functions of values.
 
+mod binding;
 mod conditions;
 mod containers;
 mod resources;
 
 use k8s_openapi::api::core::v1::Pod;
 
+pub use binding::{bind, validate_binding};
 pub use conditions::{condition, condition_is_true, is_ready, set_condition};
 pub use containers::{
     ContainerKind, as_container, container_status, containers, find_container, is_restartable, is_sidecar, restarts,
 };
+pub(crate) use resources::is_pod_level;
 pub use resources::{
     Qos, Resources, aggregate_container_requests, has_pod_level_resources, limits, observed_requests, qos_class,
     requests, stored_qos_class,
@@ -75,7 +78,10 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
 
 /// The pod's phase; empty when there is none yet.
 pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
 }
 
 /// Whether the pod has ended for good.
@@ -124,9 +130,17 @@ mod tests {
 
     #[test]
     fn critical_by_priority() {
-        for (priority, critical) in [(0, false), (1_000_000_000, false), (2_000_000_000, true), (2_000_001_000, true)] {
+        for (priority, critical) in [
+            (0, false),
+            (1_000_000_000, false),
+            (2_000_000_000, true),
+            (2_000_001_000, true),
+        ] {
             let pod = Pod {
-                spec: Some(PodSpec { priority: Some(priority), ..Default::default() }),
+                spec: Some(PodSpec {
+                    priority: Some(priority),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             assert_eq!(is_critical(&pod), critical, "{priority}");
@@ -135,9 +149,18 @@ mod tests {
 
     #[test]
     fn terminal_phases() {
-        for (phase, terminal) in [("", false), ("Pending", false), ("Running", false), ("Succeeded", true), ("Failed", true)] {
+        for (phase, terminal) in [
+            ("", false),
+            ("Pending", false),
+            ("Running", false),
+            ("Succeeded", true),
+            ("Failed", true),
+        ] {
             let pod = Pod {
-                status: Some(PodStatus { phase: Some(phase.into()), ..Default::default() }),
+                status: Some(PodStatus {
+                    phase: Some(phase.into()),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             assert_eq!(is_terminal(&pod), terminal, "{phase}");

@@ -152,7 +152,10 @@ pub fn observed_requests(pod: &Pod) -> Resources {
         let Some(observed) = kind.statuses(status).iter().find(|s| s.name == container.name) else {
             return asked;
         };
-        let in_force = observed.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        let in_force = observed
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.requests.as_ref());
         let allocated = observed.allocated_resources.as_ref();
         let mut most = if infeasible && (in_force.is_some() || allocated.is_some()) {
             Resources::new()
@@ -241,7 +244,10 @@ mod tests {
     }
 
     fn shown(resources: &Resources) -> Vec<String> {
-        resources.iter().map(|(name, quantity)| format!("{name}={quantity}")).collect()
+        resources
+            .iter()
+            .map(|(name, quantity)| format!("{name}={quantity}"))
+            .collect()
     }
 
     fn asks(cpu: &str, memory: &str) -> Value {
@@ -321,14 +327,25 @@ mod tests {
         for (spec, want) in [
             (resources(json!({})), Qos::BestEffort),
             (resources(json!({"requests": {"cpu": "0"}})), Qos::BestEffort),
-            (resources(json!({"requests": {"ephemeral-storage": "1Gi"}})), Qos::BestEffort),
+            (
+                resources(json!({"requests": {"ephemeral-storage": "1Gi"}})),
+                Qos::BestEffort,
+            ),
             (resources(json!({"requests": {"cpu": "1"}})), Qos::Burstable),
-            (resources(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}})), Qos::Burstable),
+            (
+                resources(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}})),
+                Qos::Burstable,
+            ),
             (json!({"containers": [asks("1", "1Gi")]}), Qos::Guaranteed),
             (json!({"containers": [asks("1", "1Gi"), {"name": "b"}]}), Qos::Burstable),
-            (json!({"containers": [asks("1", "1Gi")], "initContainers": [{"name": "i"}]}), Qos::Burstable),
             (
-                resources(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "500Mi"}})),
+                json!({"containers": [asks("1", "1Gi")], "initContainers": [{"name": "i"}]}),
+                Qos::Burstable,
+            ),
+            (
+                resources(
+                    json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "500Mi"}}),
+                ),
                 Qos::Burstable,
             ),
             (

@@ -20,7 +20,11 @@ const GRACE_SECONDS: i64 = 30;
 pub(crate) fn pod(pod: &mut Pod) {
     let spec = pod.spec.get_or_insert_default();
     pod_spec(spec);
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+    for container in spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten())
+    {
         if let Some(resources) = &mut container.resources {
             requests_from_limits(resources);
         }
@@ -28,7 +32,11 @@ pub(crate) fn pod(pod: &mut Pod) {
     pod_level_requests(spec);
     set(&mut spec.enable_service_links, true);
     if spec.host_network == Some(true) {
-        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        for container in spec
+            .containers
+            .iter_mut()
+            .chain(spec.init_containers.iter_mut().flatten())
+        {
             for port in container.ports.iter_mut().flatten() {
                 if port.host_port.unwrap_or(0) == 0 {
                     port.host_port = Some(port.container_port);
@@ -103,14 +111,21 @@ fn container(container: &mut Container) {
     }
     // Shown as `resources: {}` even where nothing is asked for.
     canonical_resources(container.resources.get_or_insert_default());
-    for a_probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe] {
+    for a_probe in [
+        &mut container.liveness_probe,
+        &mut container.readiness_probe,
+        &mut container.startup_probe,
+    ] {
         if let Some(a_probe) = a_probe {
             probe(a_probe);
         }
     }
     if let Some(lifecycle) = &mut container.lifecycle {
         for hook in [&mut lifecycle.post_start, &mut lifecycle.pre_stop] {
-            if let Some(LifecycleHandler { http_get: Some(http), .. }) = hook {
+            if let Some(LifecycleHandler {
+                http_get: Some(http), ..
+            }) = hook
+            {
                 http_get(http);
             }
         }
@@ -192,7 +207,11 @@ fn requests_from_limits(resources: &mut ResourceRequirements) {
 
 /// With limits for the whole pod, its requests are those of its containers, or else its limits.
 fn pod_level_requests(spec: &mut PodSpec) {
-    let Some(limits) = spec.resources.as_ref().and_then(|resources| resources.limits.clone()).filter(|l| !l.is_empty())
+    let Some(limits) = spec
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.limits.clone())
+        .filter(|l| !l.is_empty())
     else {
         return;
     };
@@ -271,7 +290,8 @@ mod tests {
 
     #[test]
     fn a_small_pod_is_filled_in() {
-        let got = defaulted(json!({"containers": [{"name": "web", "image": "nginx", "ports": [{"containerPort": 80}]}]}));
+        let got =
+            defaulted(json!({"containers": [{"name": "web", "image": "nginx", "ports": [{"containerPort": 80}]}]}));
         assert_eq!(
             got,
             json!({
@@ -345,7 +365,10 @@ mod tests {
             ("a flag that is off", json!({"tty": false}), "/tty", Value::Null),
         ] {
             let got = defaulted(json!({"containers": [container]}));
-            let got = got.pointer(&format!("/containers/0{pointer}")).cloned().unwrap_or(Value::Null);
+            let got = got
+                .pointer(&format!("/containers/0{pointer}"))
+                .cloned()
+                .unwrap_or(Value::Null);
             assert_eq!(got, want, "{what}");
         }
     }
@@ -358,9 +381,16 @@ mod tests {
 
     #[test]
     fn the_old_name_of_the_service_account() {
-        for given in [json!({"serviceAccount": "a"}), json!({"serviceAccountName": "a"}), json!({"serviceAccountName": "a", "serviceAccount": "b"})] {
+        for given in [
+            json!({"serviceAccount": "a"}),
+            json!({"serviceAccountName": "a"}),
+            json!({"serviceAccountName": "a", "serviceAccount": "b"}),
+        ] {
             let got = defaulted(given);
-            assert_eq!((&got["serviceAccount"], &got["serviceAccountName"]), (&json!("a"), &json!("a")));
+            assert_eq!(
+                (&got["serviceAccount"], &got["serviceAccountName"]),
+                (&json!("a"), &json!("a"))
+            );
         }
     }
 

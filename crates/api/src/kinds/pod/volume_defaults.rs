@@ -12,7 +12,12 @@ const TOKEN_SECONDS: i64 = 3600;
 
 /// Fills in a volume; one without a source is an empty directory.
 pub(super) fn volume(volume: &mut Volume) {
-    if *volume == (Volume { name: volume.name.clone(), ..Default::default() }) {
+    if *volume
+        == (Volume {
+            name: volume.name.clone(),
+            ..Default::default()
+        })
+    {
         volume.empty_dir = Some(Default::default());
     }
     if let Some(limit) = volume.empty_dir.as_mut().and_then(|dir| dir.size_limit.as_mut()) {

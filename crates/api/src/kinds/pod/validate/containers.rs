@@ -43,7 +43,11 @@ fn main(spec: &PodSpec, volumes: &Volumes<'_>, path: &Path<'_>, errors: &mut Err
 }
 
 fn init(spec: &PodSpec, volumes: &Volumes<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let mut names: HashSet<&str> = spec.containers.iter().map(|container| container.name.as_str()).collect();
+    let mut names: HashSet<&str> = spec
+        .containers
+        .iter()
+        .map(|container| container.name.as_str())
+        .collect();
     for (i, container) in spec.init_containers.iter().flatten().enumerate() {
         let list = path;
         let path = list.index(i);
@@ -77,8 +81,12 @@ fn init(spec: &PodSpec, volumes: &Volumes<'_>, path: &Path<'_>, errors: &mut Err
 }
 
 fn ephemeral(spec: &PodSpec, volumes: &Volumes<'_>, path: &Path<'_>, errors: &mut Errors) {
-    let mut names: HashSet<&str> =
-        spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|c| c.name.as_str()).collect();
+    let mut names: HashSet<&str> = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .map(|c| c.name.as_str())
+        .collect();
     let targets = names.clone();
     for (i, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
         let path = path.index(i);
@@ -97,7 +105,10 @@ fn ephemeral(spec: &PodSpec, volumes: &Volumes<'_>, path: &Path<'_>, errors: &mu
 /// Ephemeral containers are no part of a workload, so whatever a workload would rely on is refused.
 fn only_for_debugging(container: &EphemeralContainer, path: &Path<'_>, errors: &mut Errors) {
     const DETAIL: &str = "cannot be set for an Ephemeral Container";
-    let resources = container.resources.as_ref().is_some_and(|resources| *resources != Default::default());
+    let resources = container
+        .resources
+        .as_ref()
+        .is_some_and(|resources| *resources != Default::default());
     for (field, is_set) in [
         ("ports", container.ports.is_some()),
         ("resources", resources),
@@ -129,24 +140,46 @@ fn common(container: &Container, spec: &PodSpec, volumes: &Volumes<'_>, path: &P
     } else {
         label(&container.name, &path.child("name"), errors);
     }
-    required(container.image.as_deref().unwrap_or_default(), &path.child("image"), errors);
+    required(
+        container.image.as_deref().unwrap_or_default(),
+        &path.child("image"),
+        errors,
+    );
     one_of(
         container.termination_message_policy.as_deref().unwrap_or_default(),
         MESSAGE_POLICIES,
         &path.child("terminationMessagePolicy"),
         errors,
     );
-    ports(container.ports.as_deref().unwrap_or_default(), &path.child("ports"), errors);
+    ports(
+        container.ports.as_deref().unwrap_or_default(),
+        &path.child("ports"),
+        errors,
+    );
     env::env(container, spec, path, errors);
     mounts::mounts(container, volumes, &path.child("volumeMounts"), errors);
     mounts::devices(container, volumes, &path.child("volumeDevices"), errors);
-    pull_policy(container.image_pull_policy.as_deref(), &path.child("imagePullPolicy"), errors);
+    pull_policy(
+        container.image_pull_policy.as_deref(),
+        &path.child("imagePullPolicy"),
+        errors,
+    );
     if let Some(requirements) = &container.resources {
-        let claims: Vec<&str> = spec.resource_claims.iter().flatten().map(|claim| claim.name.as_str()).collect();
+        let claims: Vec<&str> = spec
+            .resource_claims
+            .iter()
+            .flatten()
+            .map(|claim| claim.name.as_str())
+            .collect();
         resources::requirements(requirements, &claims, &path.child("resources"), errors);
     }
     let resize = container.resize_policy.as_deref().unwrap_or_default();
-    resize_policy(resize, spec.restart_policy.as_deref(), &path.child("resizePolicy"), errors);
+    resize_policy(
+        resize,
+        spec.restart_policy.as_deref(),
+        &path.child("resizePolicy"),
+        errors,
+    );
     if let Some(context) = &container.security_context {
         security::container(context, spec, &path.child("securityContext"), errors);
     }
@@ -174,9 +207,19 @@ fn ports(ports: &[ContainerPort], path: &Path<'_>, errors: &mut Errors) {
             refuse(errors, &path.child("containerPort"), port.container_port, messages);
         }
         if let Some(host_port) = port.host_port.filter(|port| *port != 0) {
-            refuse(errors, &path.child("hostPort"), host_port, names::port_number(host_port));
+            refuse(
+                errors,
+                &path.child("hostPort"),
+                host_port,
+                names::port_number(host_port),
+            );
         }
-        one_of(port.protocol.as_deref().unwrap_or_default(), PROTOCOLS, &path.child("protocol"), errors);
+        one_of(
+            port.protocol.as_deref().unwrap_or_default(),
+            PROTOCOLS,
+            &path.child("protocol"),
+            errors,
+        );
     }
 }
 
@@ -188,12 +231,17 @@ fn host_port_conflicts<'a>(
     let mut taken = HashSet::new();
     for (i, container) in containers {
         for (j, port) in container.ports.iter().flatten().enumerate() {
-            let Some(host_port) = port.host_port.filter(|port| *port != 0) else { continue };
+            let Some(host_port) = port.host_port.filter(|port| *port != 0) else {
+                continue;
+            };
             let protocol = port.protocol.as_deref().unwrap_or_default();
             let key = format!("{protocol}/{}/{host_port}", port.host_ip.as_deref().unwrap_or_default());
             if taken.contains(&key) {
                 let path = path.index(i);
-                errors.push(FieldError::duplicate(&path.child("ports").index(j).child("hostPort"), key));
+                errors.push(FieldError::duplicate(
+                    &path.child("ports").index(j).child("hostPort"),
+                    key,
+                ));
             } else {
                 taken.insert(key);
             }
@@ -205,7 +253,11 @@ fn restart_policy(container: &Container, supported: &[&str], path: &Path<'_>, er
     if let Some(policy) = &container.restart_policy
         && !supported.contains(&policy.as_str())
     {
-        errors.push(FieldError::not_supported(&path.child("restartPolicy"), policy, supported));
+        errors.push(FieldError::not_supported(
+            &path.child("restartPolicy"),
+            policy,
+            supported,
+        ));
     }
     let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
     if rules.is_empty() {
@@ -221,7 +273,12 @@ fn restart_policy(container: &Container, supported: &[&str], path: &Path<'_>, er
     }
     for (i, rule) in rules.iter().enumerate() {
         let path = path.index(i);
-        one_of(&rule.action, &["Restart", "RestartAllContainers"], &path.child("action"), errors);
+        one_of(
+            &rule.action,
+            &["Restart", "RestartAllContainers"],
+            &path.child("action"),
+            errors,
+        );
         let Some(codes) = &rule.exit_codes else {
             errors.push(FieldError::required(&path.child("exitCodes"), "must be specified"));
             continue;
@@ -232,26 +289,37 @@ fn restart_policy(container: &Container, supported: &[&str], path: &Path<'_>, er
         if values.is_empty() {
             errors.push(FieldError::required(&path.child("values"), "must be specified"));
         } else if values.len() > MAX_EXIT_CODES {
-            errors.push(FieldError::too_many(&path.child("values"), values.len(), MAX_EXIT_CODES));
+            errors.push(FieldError::too_many(
+                &path.child("values"),
+                values.len(),
+                MAX_EXIT_CODES,
+            ));
         }
-        for (j, code) in values.iter().enumerate().filter(|(j, code)| values[..*j].contains(code)) {
+        for (j, code) in values
+            .iter()
+            .enumerate()
+            .filter(|(j, code)| values[..*j].contains(code))
+        {
             errors.push(FieldError::duplicate(&path.child("values").index(j), code));
         }
     }
 }
 
-fn resize_policy(
-    policies: &[ContainerResizePolicy],
-    pod_policy: Option<&str>,
-    path: &Path<'_>,
-    errors: &mut Errors,
-) {
+fn resize_policy(policies: &[ContainerResizePolicy], pod_policy: Option<&str>, path: &Path<'_>, errors: &mut Errors) {
     for (i, policy) in policies.iter().enumerate() {
-        if policies[..i].iter().any(|other| other.resource_name == policy.resource_name) {
+        if policies[..i]
+            .iter()
+            .any(|other| other.resource_name == policy.resource_name)
+        {
             errors.push(FieldError::duplicate(&path.index(i), &policy.resource_name));
         }
         one_of(&policy.resource_name, &["cpu", "memory"], path, errors);
-        one_of(&policy.restart_policy, &["NotRequired", "RestartContainer"], path, errors);
+        one_of(
+            &policy.restart_policy,
+            &["NotRequired", "RestartContainer"],
+            path,
+            errors,
+        );
         if pod_policy == Some("Never") && policy.restart_policy != "NotRequired" {
             let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
             errors.push(FieldError::invalid(path, &policy.restart_policy, detail));

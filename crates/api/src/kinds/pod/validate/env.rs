@@ -58,13 +58,22 @@ pub(super) fn env(container: &Container, spec: &PodSpec, path: &Path<'_>, errors
         if variable.name.is_empty() {
             errors.push(FieldError::required(&path.child("name"), ""));
         } else {
-            refuse(errors, &path.child("name"), &variable.name, variable_name(&variable.name));
+            refuse(
+                errors,
+                &path.child("name"),
+                &variable.name,
+                variable_name(&variable.name),
+            );
         }
         if let Some(source) = &variable.value_from {
             value_from(variable, source, spec, &path.child("valueFrom"), errors);
         }
     }
-    env_from(container.env_from.as_deref().unwrap_or_default(), &path.child("envFrom"), errors);
+    env_from(
+        container.env_from.as_deref().unwrap_or_default(),
+        &path.child("envFrom"),
+        errors,
+    );
 }
 
 fn value_from(variable: &EnvVar, source: &EnvVarSource, spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
@@ -98,7 +107,11 @@ fn value_from(variable: &EnvVar, source: &EnvVarSource, spec: &PodSpec, path: &P
             refuse(errors, &path.child("key"), &key.key, variable_name(&key.key));
         }
         required(&key.volume_name, &path.child("volumeName"), errors);
-        let volume = spec.volumes.iter().flatten().find(|volume| volume.name == key.volume_name);
+        let volume = spec
+            .volumes
+            .iter()
+            .flatten()
+            .find(|volume| volume.name == key.volume_name);
         match volume {
             _ if key.volume_name.is_empty() => {}
             None => errors.push(FieldError::not_found(&path.child("volumeName"), &key.volume_name)),
@@ -130,8 +143,14 @@ fn env_from(sources: &[EnvFromSource], path: &Path<'_>, errors: &mut Errors) {
             refuse(errors, &path.child("prefix"), prefix, variable_name(prefix));
         }
         let names = [
-            ("configMapRef", source.config_map_ref.as_ref().map(|map| map.name.as_str())),
-            ("secretRef", source.secret_ref.as_ref().map(|secret| secret.name.as_str())),
+            (
+                "configMapRef",
+                source.config_map_ref.as_ref().map(|map| map.name.as_str()),
+            ),
+            (
+                "secretRef",
+                source.secret_ref.as_ref().map(|secret| secret.name.as_str()),
+            ),
         ];
         for (field, name) in names {
             let Some(name) = name else { continue };
@@ -215,7 +234,9 @@ pub(super) fn resource_selector(field: &ResourceFieldSelector, in_volume: bool, 
         return;
     }
     let divisor = divisor.to_string();
-    const BYTES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    const BYTES: &[&str] = &[
+        "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
+    ];
     let kind = resource.split_once('.').map_or("", |(_, kind)| kind);
     let (supported, of) = match kind {
         "cpu" => (&["1m", "1"][..], "cpu"),
@@ -225,7 +246,11 @@ pub(super) fn resource_selector(field: &ResourceFieldSelector, in_volume: bool, 
         _ => return,
     };
     if !supported.contains(&divisor.as_str()) {
-        let listed = if kind == "cpu" { "1m and 1".to_owned() } else { supported.join(", ") };
+        let listed = if kind == "cpu" {
+            "1m and 1".to_owned()
+        } else {
+            supported.join(", ")
+        };
         let detail = format!("only divisor's values {listed} are supported with the {of} resource");
         errors.push(FieldError::invalid(&path.child("divisor"), resource, detail));
     }

@@ -23,7 +23,6 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
 pub(crate) use self::scheduling::taint_effect;
-pub(crate) use self::spec::{Scope, pod_spec};
 pub(crate) use self::status::update_status;
 pub(crate) use self::update::{ephemeral_containers, resize, semantic, update};
 use crate::field::{FieldError, Path};
@@ -38,7 +37,10 @@ pub(crate) fn create(pod: &Pod) -> Errors {
     let path = Path::new("spec");
     let Some(spec) = &pod.spec else { return errors };
     if spec.ephemeral_containers.iter().flatten().next().is_some() {
-        errors.push(FieldError::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+        errors.push(FieldError::forbidden(
+            &path.child("ephemeralContainers"),
+            "cannot be set on create",
+        ));
     }
     let gated = spec.scheduling_gates.iter().flatten().next().is_some();
     if gated && spec.node_name.as_deref().is_some_and(|name| !name.is_empty()) {
@@ -57,14 +59,18 @@ fn metadata_and_spec(pod: &Pod) -> Errors {
         return errors;
     };
     spec::annotations(&pod.metadata, spec, &Path::new("metadata"), &mut errors);
-    pod_spec(spec, Some(&pod.metadata), &path, Scope::Pod, &mut errors);
+    spec::pod_spec(spec, &pod.metadata, &path, &mut errors);
     spec::only_for_pods(spec, &path, &mut errors);
     errors
 }
 
 /// Adds one error for each message about a value.
 fn refuse(errors: &mut Errors, path: &Path<'_>, value: impl Serialize + Copy, messages: Vec<String>) {
-    errors.extend(messages.into_iter().map(|message| FieldError::invalid(path, value, message)));
+    errors.extend(
+        messages
+            .into_iter()
+            .map(|message| FieldError::invalid(path, value, message)),
+    );
 }
 
 /// Checks a value against an enumeration; empty is a missing value.
@@ -110,7 +116,11 @@ fn ip(value: &str, path: &Path<'_>, errors: &mut Errors) {
 
 fn within(value: i64, low: i64, high: i64, path: &Path<'_>, errors: &mut Errors) {
     if !(low..=high).contains(&value) {
-        errors.push(FieldError::invalid(path, value, format!("must be between {low} and {high}, inclusive")));
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            format!("must be between {low} and {high}, inclusive"),
+        ));
     }
 }
 

@@ -20,7 +20,11 @@ pub(super) fn mounts(container: &Container, volumes: &Volumes<'_>, path: &Path<'
         }
         required(&mount.mount_path, &path.child("mountPath"), errors);
         if !taken.insert(mount.mount_path.as_str()) {
-            errors.push(FieldError::invalid(&path.child("mountPath"), &mount.mount_path, "must be unique"));
+            errors.push(FieldError::invalid(
+                &path.child("mountPath"),
+                &mount.mount_path,
+                "must be unique",
+            ));
         }
         if devices.iter().any(|device| device.name == mount.name) {
             let detail = "must not already exist in volumeDevices";
@@ -48,12 +52,18 @@ pub(super) fn mounts(container: &Container, volumes: &Volumes<'_>, path: &Path<'
 }
 
 fn propagation(mount: &VolumeMount, container: &Container, path: &Path<'_>, errors: &mut Errors) {
-    let Some(propagation) = &mount.mount_propagation else { return };
+    let Some(propagation) = &mount.mount_propagation else {
+        return;
+    };
     let supported = &["Bidirectional", "HostToContainer", "None"];
     if !supported.contains(&propagation.as_str()) {
         errors.push(FieldError::not_supported(path, propagation, supported));
     }
-    let privileged = container.security_context.as_ref().and_then(|context| context.privileged) == Some(true);
+    let privileged = container
+        .security_context
+        .as_ref()
+        .and_then(|context| context.privileged)
+        == Some(true);
     if propagation == "Bidirectional" && !privileged {
         let detail = "Bidirectional mount propagation is available only to privileged containers";
         errors.push(FieldError::forbidden(path, detail));
@@ -65,15 +75,26 @@ fn recursive_read_only(mount: &VolumeMount, path: &Path<'_>, errors: &mut Errors
         None | Some("Disabled") => {}
         Some("Enabled" | "IfPossible") => {
             if mount.read_only != Some(true) {
-                errors.push(FieldError::forbidden(path, "may only be specified when readOnly is true"));
+                errors.push(FieldError::forbidden(
+                    path,
+                    "may only be specified when readOnly is true",
+                ));
             }
-            if mount.mount_propagation.as_deref().is_some_and(|propagation| propagation != "None") {
+            if mount
+                .mount_propagation
+                .as_deref()
+                .is_some_and(|propagation| propagation != "None")
+            {
                 let detail = "may only be specified when mountPropagation is None or not specified";
                 errors.push(FieldError::forbidden(path, detail));
             }
         }
         Some(other) => {
-            errors.push(FieldError::not_supported(path, other, &["Disabled", "Enabled", "IfPossible"]));
+            errors.push(FieldError::not_supported(
+                path,
+                other,
+                &["Disabled", "Enabled", "IfPossible"],
+            ));
         }
     }
 }

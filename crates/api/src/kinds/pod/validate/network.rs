@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::spec::Scope;
 use super::{Errors, ip, one_of, refuse, subdomain};
 use crate::field::{FieldError, Path};
 
@@ -14,7 +13,7 @@ const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARACTERS: usize = 2048;
 
 /// A pod on the node's network listens on the node's own ports.
-pub(super) fn host_ports(spec: &PodSpec, path: &Path<'_>, scope: Scope, errors: &mut Errors) {
+pub(super) fn host_ports(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     if spec.host_network != Some(true) {
         return;
     }
@@ -22,7 +21,7 @@ pub(super) fn host_ports(spec: &PodSpec, path: &Path<'_>, scope: Scope, errors: 
     for (i, container) in spec.containers.iter().enumerate() {
         for (j, port) in container.ports.iter().flatten().enumerate() {
             let host_port = port.host_port.unwrap_or(0);
-            if (scope == Scope::Pod || host_port != 0) && host_port != port.container_port {
+            if host_port != port.container_port {
                 errors.push(FieldError::invalid(
                     &path.index(i).child("ports").index(j).child("hostPort"),
                     host_port,
@@ -34,14 +33,22 @@ pub(super) fn host_ports(spec: &PodSpec, path: &Path<'_>, scope: Scope, errors: 
 }
 
 pub(super) fn dns_policy(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
-    one_of(spec.dns_policy.as_deref().unwrap_or_default(), DNS_POLICIES, path, errors);
+    one_of(
+        spec.dns_policy.as_deref().unwrap_or_default(),
+        DNS_POLICIES,
+        path,
+        errors,
+    );
 }
 
 pub(super) fn dns_config(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     let needed = spec.dns_policy.as_deref() == Some("None");
     let Some(config) = &spec.dns_config else {
         if needed {
-            errors.push(FieldError::required(path, "must provide `dnsConfig` when `dnsPolicy` is None"));
+            errors.push(FieldError::required(
+                path,
+                "must provide `dnsConfig` when `dnsPolicy` is None",
+            ));
         }
         return;
     };
@@ -71,12 +78,20 @@ pub(super) fn dns_config(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     for (i, search) in searches.iter().enumerate() {
         if search != "." {
             let search = search.strip_suffix('.').unwrap_or(search);
-            refuse(errors, &path.child("searches").index(i), search, underscored_subdomain(search));
+            refuse(
+                errors,
+                &path.child("searches").index(i),
+                search,
+                underscored_subdomain(search),
+            );
         }
     }
     for (i, option) in config.options.iter().flatten().enumerate() {
         if option.name.as_deref().is_none_or(str::is_empty) {
-            errors.push(FieldError::required(&path.child("options").index(i), "must not be empty"));
+            errors.push(FieldError::required(
+                &path.child("options").index(i),
+                "must not be empty",
+            ));
         }
     }
 }
@@ -85,7 +100,10 @@ pub(super) fn dns_config(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
 fn underscored_subdomain(s: &str) -> Vec<String> {
     let mut messages = Vec::new();
     if s.len() > crate::meta::names::SUBDOMAIN_MAX {
-        messages.push(format!("must be no more than {} bytes", crate::meta::names::SUBDOMAIN_MAX));
+        messages.push(format!(
+            "must be no more than {} bytes",
+            crate::meta::names::SUBDOMAIN_MAX
+        ));
     }
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let fits = |label: &str| {

@@ -24,7 +24,11 @@ pub(super) fn lifecycle_and_probes(container: &Container, spec: &PodSpec, path: 
         self::probe(probe, &path, errors);
         if let Some(seconds) = probe.termination_grace_period_seconds {
             let detail = "must not be set for readinessProbes";
-            errors.push(FieldError::invalid(&path.child("terminationGracePeriodSeconds"), seconds, detail));
+            errors.push(FieldError::invalid(
+                &path.child("terminationGracePeriodSeconds"),
+                seconds,
+                detail,
+            ));
         }
     }
     if let Some(probe) = &container.startup_probe {
@@ -36,7 +40,11 @@ pub(super) fn lifecycle_and_probes(container: &Container, spec: &PodSpec, path: 
 
 fn one_success(probe: &Probe, path: &Path<'_>, errors: &mut Errors) {
     if let Some(threshold) = probe.success_threshold.filter(|threshold| *threshold != 1) {
-        errors.push(FieldError::invalid(&path.child("successThreshold"), threshold, "must be 1"));
+        errors.push(FieldError::invalid(
+            &path.child("successThreshold"),
+            threshold,
+            "must be 1",
+        ));
     }
 }
 
@@ -60,13 +68,23 @@ fn probe(probe: &Probe, path: &Path<'_>, errors: &mut Errors) {
     }
     if let Some(seconds) = probe.termination_grace_period_seconds.filter(|seconds| *seconds <= 0) {
         let detail = "must be greater than 0";
-        errors.push(FieldError::invalid(&path.child("terminationGracePeriodSeconds"), seconds, detail));
+        errors.push(FieldError::invalid(
+            &path.child("terminationGracePeriodSeconds"),
+            seconds,
+            detail,
+        ));
     }
 }
 
 fn lifecycle(lifecycle: &Lifecycle, spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
-        if let Some(LifecycleHandler { exec, http_get, sleep, tcp_socket }) = hook {
+        if let Some(LifecycleHandler {
+            exec,
+            http_get,
+            sleep,
+            tcp_socket,
+        }) = hook
+        {
             let handlers = Handlers {
                 exec: exec.as_ref(),
                 http_get: http_get.as_ref(),
@@ -96,10 +114,40 @@ fn lifecycle(lifecycle: &Lifecycle, spec: &PodSpec, path: &Path<'_>, errors: &mu
 
 /// The signals that have a name on Linux, but for the real-time ones.
 const SIGNALS: &[&str] = &[
-    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGIO",
-    "SIGIOT", "SIGKILL", "SIGPIPE", "SIGPOLL", "SIGPROF", "SIGPWR", "SIGQUIT", "SIGSEGV", "SIGSTKFLT", "SIGSTOP",
-    "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM",
-    "SIGWINCH", "SIGXCPU", "SIGXFSZ",
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
 ];
 
 fn is_linux_signal(signal: &str) -> bool {
@@ -124,7 +172,10 @@ impl Handlers<'_> {
         let mut found = false;
         let mut first = |field: &str, errors: &mut Errors| {
             if found {
-                errors.push(FieldError::forbidden(&path.child(field), "may not specify more than 1 handler type"));
+                errors.push(FieldError::forbidden(
+                    &path.child(field),
+                    "may not specify more than 1 handler type",
+                ));
             }
             !std::mem::replace(&mut found, true)
         };
@@ -168,7 +219,11 @@ fn http_get(http: &HTTPGetAction, path: &Path<'_>, errors: &mut Errors) {
     port(&http.port, &path.child("port"), errors);
     let scheme = http.scheme.as_deref().unwrap_or_default();
     if !["HTTP", "HTTPS"].contains(&scheme) {
-        errors.push(FieldError::not_supported(&path.child("scheme"), scheme, &["HTTP", "HTTPS"]));
+        errors.push(FieldError::not_supported(
+            &path.child("scheme"),
+            scheme,
+            &["HTTP", "HTTPS"],
+        ));
     }
     for header in http.http_headers.iter().flatten() {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-';

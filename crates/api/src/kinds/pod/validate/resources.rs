@@ -68,10 +68,18 @@ fn container_resource_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
             errors.push(FieldError::invalid(path, name, detail));
         }
         if !OF_CONTAINERS.contains(&name) && !is_huge_pages(name) {
-            errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
+            errors.push(FieldError::invalid(
+                path,
+                name,
+                "must be a standard resource for containers",
+            ));
         }
     } else if !is_native(name) && !is_extended(name) {
-        errors.push(FieldError::invalid(path, name, "doesn't follow extended resource name standard"));
+        errors.push(FieldError::invalid(
+            path,
+            name,
+            "doesn't follow extended resource name standard",
+        ));
     }
 }
 
@@ -111,7 +119,10 @@ pub(super) fn requirements(requirements: &ResourceRequirements, claims: &[&str],
             errors.push(FieldError::required(&path.child("name"), ""));
             continue;
         }
-        let key = (claim.name.as_str(), claim.request.as_deref().filter(|request| !request.is_empty()));
+        let key = (
+            claim.name.as_str(),
+            claim.request.as_deref().filter(|request| !request.is_empty()),
+        );
         if seen.contains(&key) {
             errors.push(FieldError::duplicate(&path, &claim.name));
         } else {
@@ -137,7 +148,11 @@ fn amounts(
     for (name, written) in requirements.requests.iter().flatten() {
         check_name(name, &requests_path.key(name), errors);
         let request = amount(name, written, &requests_path.key(name), errors);
-        let limit = requirements.limits.as_ref().and_then(|limits| limits.get(name)).map(Quantity::of);
+        let limit = requirements
+            .limits
+            .as_ref()
+            .and_then(|limits| limits.get(name))
+            .map(Quantity::of);
         match (request, limit) {
             (Some(request), Some(Ok(limit))) => {
                 let shown = request.to_string();
@@ -156,7 +171,13 @@ fn amounts(
             _ => {}
         }
     }
-    let names = || requirements.limits.iter().chain(&requirements.requests).flat_map(|amounts| amounts.keys());
+    let names = || {
+        requirements
+            .limits
+            .iter()
+            .chain(&requirements.requests)
+            .flat_map(|amounts| amounts.keys())
+    };
     if names().any(|name| is_huge_pages(name)) && !names().any(|name| matches!(name.as_str(), "cpu" | "memory")) {
         errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
     }
@@ -178,7 +199,11 @@ pub(super) fn pod_level(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     amounts(resources, path, pod_resource_name, errors);
     let requests_path = path.child("requests");
     for (name, sum) in aggregate_container_requests(spec) {
-        let Some(Ok(pod)) = resources.requests.as_ref().and_then(|requests| requests.get(&name)).map(Quantity::of)
+        let Some(Ok(pod)) = resources
+            .requests
+            .as_ref()
+            .and_then(|requests| requests.get(&name))
+            .map(Quantity::of)
         else {
             continue;
         };
@@ -188,15 +213,26 @@ pub(super) fn pod_level(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
         }
     }
     for (i, container) in spec.containers.iter().enumerate() {
-        let limits = container.resources.iter().flat_map(|resources| resources.limits.iter().flatten());
+        let limits = container
+            .resources
+            .iter()
+            .flat_map(|resources| resources.limits.iter().flatten());
         for (name, limit) in limits {
-            let pod = resources.limits.as_ref().and_then(|limits| limits.get(name)).map(Quantity::of);
+            let pod = resources
+                .limits
+                .as_ref()
+                .and_then(|limits| limits.get(name))
+                .map(Quantity::of);
             if let (Some(Ok(pod)), Ok(limit)) = (pod, Quantity::of(limit))
                 && limit > pod
             {
                 let list = path.child("containers");
                 let detail = format!("must be less than or equal to pod limits of {pod}");
-                errors.push(FieldError::invalid(&list.index(i).key(name).child("limits"), limit.to_string(), detail));
+                errors.push(FieldError::invalid(
+                    &list.index(i).key(name).child("limits"),
+                    limit.to_string(),
+                    detail,
+                ));
             }
         }
     }

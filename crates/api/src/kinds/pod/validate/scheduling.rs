@@ -17,7 +17,10 @@ pub(super) fn affinity(affinity: &Affinity, path: &Path<'_>, errors: &mut Errors
         if let Some(selector) = &node.required_during_scheduling_ignored_during_execution {
             node_selector(selector, &path.child(REQUIRED), errors);
         }
-        let terms = node.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+        let terms = node
+            .preferred_during_scheduling_ignored_during_execution
+            .iter()
+            .flatten();
         for (i, term) in terms.enumerate() {
             let list = path.child(PREFERRED);
             let path = list.index(i);
@@ -62,12 +65,19 @@ fn pod_terms(
 
 fn weight(weight: i32, path: &Path<'_>, errors: &mut Errors) {
     if !(1..=100).contains(&weight) {
-        errors.push(FieldError::invalid(&path.child("weight"), weight, "must be in the range 1-100"));
+        errors.push(FieldError::invalid(
+            &path.child("weight"),
+            weight,
+            "must be in the range 1-100",
+        ));
     }
 }
 
 fn pod_affinity_term(term: &PodAffinityTerm, path: &Path<'_>, errors: &mut Errors) {
-    for (field, selector) in [("labelSelector", &term.label_selector), ("namespaceSelector", &term.namespace_selector)] {
+    for (field, selector) in [
+        ("labelSelector", &term.label_selector),
+        ("namespaceSelector", &term.namespace_selector),
+    ] {
         if let Some(selector) = selector {
             label_selector(selector, &path.child(field), errors);
         }
@@ -77,8 +87,18 @@ fn pod_affinity_term(term: &PodAffinityTerm, path: &Path<'_>, errors: &mut Error
     }
     let matching = term.match_label_keys.as_deref().unwrap_or_default();
     let mismatching = term.mismatch_label_keys.as_deref().unwrap_or_default();
-    label_keys(matching, term.label_selector.as_ref(), &path.child("matchLabelKeys"), errors);
-    label_keys(mismatching, term.label_selector.as_ref(), &path.child("mismatchLabelKeys"), errors);
+    label_keys(
+        matching,
+        term.label_selector.as_ref(),
+        &path.child("matchLabelKeys"),
+        errors,
+    );
+    label_keys(
+        mismatching,
+        term.label_selector.as_ref(),
+        &path.child("mismatchLabelKeys"),
+        errors,
+    );
     for (i, key) in matching.iter().enumerate().filter(|(_, key)| mismatching.contains(key)) {
         let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
         errors.push(FieldError::invalid(&path.child("matchLabelKeys").index(i), key, detail));
@@ -96,7 +116,10 @@ fn topology_key(key: &str, path: &Path<'_>, errors: &mut Errors) {
 
 fn label_keys(keys: &[String], selector: Option<&LabelSelector>, path: &Path<'_>, errors: &mut Errors) {
     if !keys.is_empty() && selector.is_none() {
-        errors.push(FieldError::forbidden(path, "must not be specified when labelSelector is not set"));
+        errors.push(FieldError::forbidden(
+            path,
+            "must not be specified when labelSelector is not set",
+        ));
     }
     for (i, key) in keys.iter().enumerate() {
         qualified_name(key, &path.index(i), errors);
@@ -115,7 +138,11 @@ pub(super) fn spread(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
         let when = constraint.when_unsatisfiable.as_str();
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when) {
             let supported = &["DoNotSchedule", "ScheduleAnyway"];
-            errors.push(FieldError::not_supported(&path.child("whenUnsatisfiable"), when, supported));
+            errors.push(FieldError::not_supported(
+                &path.child("whenUnsatisfiable"),
+                when,
+                supported,
+            ));
         }
         let same = |other: &TopologySpreadConstraint| {
             other.topology_key == constraint.topology_key && other.when_unsatisfiable == constraint.when_unsatisfiable
@@ -141,11 +168,20 @@ pub(super) fn spread(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
             ("nodeTaintsPolicy", &constraint.node_taints_policy),
         ] {
             if let Some(policy) = policy.as_deref().filter(|policy| !["Honor", "Ignore"].contains(policy)) {
-                errors.push(FieldError::not_supported(&path.child(field), policy, &["Honor", "Ignore"]));
+                errors.push(FieldError::not_supported(
+                    &path.child(field),
+                    policy,
+                    &["Honor", "Ignore"],
+                ));
             }
         }
         let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
-        label_keys(keys, constraint.label_selector.as_ref(), &path.child("matchLabelKeys"), errors);
+        label_keys(
+            keys,
+            constraint.label_selector.as_ref(),
+            &path.child("matchLabelKeys"),
+            errors,
+        );
         if let Some(selector) = &constraint.label_selector {
             label_selector(selector, &path.child("labelSelector"), errors);
         }
@@ -191,7 +227,11 @@ pub(super) fn tolerations(tolerations: &[Toleration], path: &Path<'_>, errors: &
                     errors.push(FieldError::invalid(&path.child("operator"), value, detail));
                 }
             }
-            other => errors.push(FieldError::not_supported(&path.child("operator"), other, &["Equal", "Exists"])),
+            other => errors.push(FieldError::not_supported(
+                &path.child("operator"),
+                other,
+                &["Equal", "Exists"],
+            )),
         }
         if !effect.is_empty() {
             taint_effect(effect, &path.child("effect"), errors);

@@ -15,9 +15,11 @@ const MAX_SYSCTL: usize = 253;
 pub(super) fn pod(spec: &PodSpec, spec_path: &Path<'_>, errors: &mut Errors) {
     let path = spec_path.child("securityContext");
     let Some(context) = &spec.security_context else { return };
-    for (field, id) in
-        [("fsGroup", context.fs_group), ("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)]
-    {
+    for (field, id) in [
+        ("fsGroup", context.fs_group),
+        ("runAsUser", context.run_as_user),
+        ("runAsGroup", context.run_as_group),
+    ] {
         if let Some(id) = id {
             within(id, 0, MAX_ID, &path.child(field), errors);
         }
@@ -31,9 +33,21 @@ pub(super) fn pod(spec: &PodSpec, spec_path: &Path<'_>, errors: &mut Errors) {
     }
     sysctls(context, spec, &path.child("sysctls"), errors);
     for (field, value, supported) in [
-        ("fsGroupChangePolicy", &context.fs_group_change_policy, &["Always", "OnRootMismatch"]),
-        ("supplementalGroupsPolicy", &context.supplemental_groups_policy, &["Merge", "Strict"]),
-        ("seLinuxChangePolicy", &context.se_linux_change_policy, &["MountOption", "Recursive"]),
+        (
+            "fsGroupChangePolicy",
+            &context.fs_group_change_policy,
+            &["Always", "OnRootMismatch"],
+        ),
+        (
+            "supplementalGroupsPolicy",
+            &context.supplemental_groups_policy,
+            &["Merge", "Strict"],
+        ),
+        (
+            "seLinuxChangePolicy",
+            &context.se_linux_change_policy,
+            &["MountOption", "Recursive"],
+        ),
     ] {
         if let Some(value) = value.as_deref().filter(|value| !supported.contains(value)) {
             errors.push(FieldError::not_supported(&path.child(field), value, supported));
@@ -62,7 +76,11 @@ pub(super) fn container(context: &SecurityContext, spec: &PodSpec, path: &Path<'
             "Default" => {}
             "Unmasked" if spec.host_users == Some(false) => {}
             "Unmasked" => {
-                errors.push(FieldError::invalid(&path, mount, "`hostUsers` must be false to use `Unmasked`"));
+                errors.push(FieldError::invalid(
+                    &path,
+                    mount,
+                    "`hostUsers` must be false to use `Unmasked`",
+                ));
             }
             other => errors.push(FieldError::not_supported(&path, other, &["Default", "Unmasked"])),
         }
@@ -75,7 +93,10 @@ pub(super) fn container(context: &SecurityContext, spec: &PodSpec, path: &Path<'
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.push(FieldError::invalid(path, context, detail));
         }
-        let added = context.capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
+        let added = context
+            .capabilities
+            .iter()
+            .flat_map(|capabilities| capabilities.add.iter().flatten());
         for _ in added.filter(|capability| *capability == "CAP_SYS_ADMIN") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(FieldError::invalid(path, context, detail));
@@ -91,7 +112,10 @@ pub(super) fn container(context: &SecurityContext, spec: &PodSpec, path: &Path<'
 
 fn seccomp(profile: &SeccompProfile, path: &Path<'_>, errors: &mut Errors) {
     match profile.type_.as_str() {
-        "" => errors.push(FieldError::required(&path.child("type"), "type is required when seccompProfile is set")),
+        "" => errors.push(FieldError::required(
+            &path.child("type"),
+            "type is required when seccompProfile is set",
+        )),
         known if PROFILES.contains(&known) => {}
         other => errors.push(FieldError::not_supported(&path.child("type"), other, PROFILES)),
     }
@@ -103,7 +127,10 @@ fn seccomp(profile: &SeccompProfile, path: &Path<'_>, errors: &mut Errors) {
             errors.push(FieldError::invalid(&path, profile, detail));
         }
         None if profile.type_ == "Localhost" => {
-            errors.push(FieldError::required(&path, "must be set when seccomp type is Localhost"));
+            errors.push(FieldError::required(
+                &path,
+                "must be set when seccomp type is Localhost",
+            ));
         }
         None => {}
     }
@@ -115,9 +142,16 @@ fn app_armor(profile: &AppArmorProfile, path: &Path<'_>, errors: &mut Errors) {
         "Localhost" => {
             let name = profile.localhost_profile.as_deref().unwrap_or_default();
             if name.trim() != name {
-                errors.push(FieldError::invalid(&name_path, name, "must not be padded with whitespace"));
+                errors.push(FieldError::invalid(
+                    &name_path,
+                    name,
+                    "must not be padded with whitespace",
+                ));
             } else if name.is_empty() {
-                errors.push(FieldError::required(&name_path, "must be set when AppArmor type is Localhost"));
+                errors.push(FieldError::required(
+                    &name_path,
+                    "must be set when AppArmor type is Localhost",
+                ));
             }
             // The longest path that the kernel takes.
             if name.len() > 4095 {
@@ -130,7 +164,10 @@ fn app_armor(profile: &AppArmorProfile, path: &Path<'_>, errors: &mut Errors) {
                 errors.push(FieldError::invalid(&name_path, name, detail));
             }
         }
-        "" => errors.push(FieldError::required(&path.child("type"), "type is required when appArmorProfile is set")),
+        "" => errors.push(FieldError::required(
+            &path.child("type"),
+            "type is required when appArmorProfile is set",
+        )),
         other => errors.push(FieldError::not_supported(&path.child("type"), other, PROFILES)),
     }
 }
@@ -157,7 +194,11 @@ fn sysctls(context: &PodSecurityContext, spec: &PodSpec, path: &Path<'_>, errors
                 errors.push(FieldError::invalid(&path, name, detail));
             }
             Some(Namespace::Ipc) if spec.host_ipc == Some(true) => {
-                errors.push(FieldError::invalid(&path, name, "may not be specified when 'hostIPC' is true"));
+                errors.push(FieldError::invalid(
+                    &path,
+                    name,
+                    "may not be specified when 'hostIPC' is true",
+                ));
             }
             _ => {}
         }
@@ -184,10 +225,16 @@ enum Namespace {
 fn sysctl_namespace(name: &str) -> Option<Namespace> {
     // Whichever separator comes first is the one between segments.
     let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
-    let name = if slashes { name.replace('/', ".") } else { name.to_owned() };
+    let name = if slashes {
+        name.replace('/', ".")
+    } else {
+        name.to_owned()
+    };
     if name.starts_with("net.") {
         Some(Namespace::Net)
-    } else if ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
+    } else if ["kernel.shm", "kernel.msg", "fs.mqueue."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
         || name == "kernel.sem"
     {
         Some(Namespace::Ipc)
@@ -201,7 +248,11 @@ pub(super) fn host_users(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     if spec.host_users != Some(false) {
         return;
     }
-    for (field, is_set) in [("hostNetwork", spec.host_network), ("HostPID", spec.host_pid), ("HostIPC", spec.host_ipc)] {
+    for (field, is_set) in [
+        ("hostNetwork", spec.host_network),
+        ("HostPID", spec.host_pid),
+        ("HostIPC", spec.host_ipc),
+    ] {
         if is_set == Some(true) {
             errors.push(FieldError::forbidden(&path.child(field), "when `hostUsers` is false"));
         }
@@ -241,7 +292,10 @@ pub(super) fn windows_host_process(spec: &PodSpec, path: &Path<'_>, errors: &mut
     let mut hosts = 0;
     let mut others = 0;
     for (_, _, container) in crate::pod::containers(spec) {
-        let options = container.security_context.as_ref().and_then(|context| context.windows_options.as_ref());
+        let options = container
+            .security_context
+            .as_ref()
+            .and_then(|context| context.windows_options.as_ref());
         match options.and_then(|options| options.host_process).or(of_pod) {
             Some(true) => hosts += 1,
             _ => others += 1,
@@ -253,14 +307,25 @@ pub(super) fn windows_host_process(spec: &PodSpec, path: &Path<'_>, errors: &mut
     }
     if hosts > 0 && spec.host_network != Some(true) {
         let detail = "hostNetwork must be true if pod contains any hostProcess containers";
-        errors.push(FieldError::invalid(&path.child("hostNetwork"), spec.host_network == Some(true), detail));
+        errors.push(FieldError::invalid(
+            &path.child("hostNetwork"),
+            spec.host_network == Some(true),
+            detail,
+        ));
     }
 }
 
 pub(super) fn only_linux(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     const DETAIL: &str = "windows options cannot be set for a linux pod";
-    if spec.security_context.as_ref().is_some_and(|context| context.windows_options.is_some()) {
-        errors.push(FieldError::forbidden(&path.child("securityContext").child("windowsOptions"), DETAIL));
+    if spec
+        .security_context
+        .as_ref()
+        .is_some_and(|context| context.windows_options.is_some())
+    {
+        errors.push(FieldError::forbidden(
+            &path.child("securityContext").child("windowsOptions"),
+            DETAIL,
+        ));
     }
     each_security_context(spec, path, |context, path| {
         if context.windows_options.is_some() {
@@ -271,7 +336,7 @@ pub(super) fn only_linux(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
 
 pub(super) fn only_windows(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     const DETAIL: &str = "cannot be set for a windows pod";
-    let mut refuse_set = |path: &Path<'_>, fields: &[(&str, bool)], errors: &mut Errors| {
+    let refuse_set = |path: &Path<'_>, fields: &[(&str, bool)], errors: &mut Errors| {
         for (field, _) in fields.iter().filter(|(_, is_set)| *is_set) {
             errors.push(FieldError::forbidden(&path.child(field), DETAIL));
         }
@@ -280,7 +345,10 @@ pub(super) fn only_windows(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors)
         let own = path.child("securityContext");
         refuse_set(
             &own,
-            &[("appArmorProfile", context.app_armor_profile.is_some()), ("seLinuxOptions", context.se_linux_options.is_some())],
+            &[
+                ("appArmorProfile", context.app_armor_profile.is_some()),
+                ("seLinuxOptions", context.se_linux_options.is_some()),
+            ],
             errors,
         );
         refuse_set(
@@ -298,11 +366,18 @@ pub(super) fn only_windows(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors)
                 ("seccompProfile", context.seccomp_profile.is_some()),
                 ("fsGroup", context.fs_group.is_some()),
                 ("fsGroupChangePolicy", context.fs_group_change_policy.is_some()),
-                ("sysctls", context.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty())),
+                (
+                    "sysctls",
+                    context.sysctls.as_ref().is_some_and(|sysctls| !sysctls.is_empty()),
+                ),
             ],
             errors,
         );
-        refuse_set(path, &[("shareProcessNamespace", spec.share_process_namespace.is_some())], errors);
+        refuse_set(
+            path,
+            &[("shareProcessNamespace", spec.share_process_namespace.is_some())],
+            errors,
+        );
         refuse_set(
             &own,
             &[

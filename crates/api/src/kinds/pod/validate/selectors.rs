@@ -24,7 +24,11 @@ pub(super) fn label_selector(selector: &LabelSelector, path: &Path<'_>, errors: 
                 errors.push(FieldError::forbidden(&path.child("values"), VALUES_UNUSED));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator")),
+            other => errors.push(FieldError::invalid(
+                &path.child("operator"),
+                other,
+                "not a valid selector operator",
+            )),
         }
         qualified_name(&requirement.key, &path.child("key"), errors);
         for (j, value) in values.iter().enumerate() {
@@ -69,7 +73,11 @@ fn node_requirement(requirement: &NodeSelectorRequirement, strict: bool, path: &
             errors.push(FieldError::required(&path.child("values"), detail));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-        other => errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator")),
+        other => errors.push(FieldError::invalid(
+            &path.child("operator"),
+            other,
+            "not a valid selector operator",
+        )),
     }
     qualified_name(&requirement.key, &path.child("key"), errors);
     if strict {
@@ -87,7 +95,11 @@ fn node_field_requirement(requirement: &NodeSelectorRequirement, path: &Path<'_>
             errors.push(FieldError::required(&path.child("values"), detail));
         }
         "In" | "NotIn" => {}
-        other => errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator")),
+        other => errors.push(FieldError::invalid(
+            &path.child("operator"),
+            other,
+            "not a valid selector operator",
+        )),
     }
     if requirement.key == "metadata.name" {
         for (i, value) in values.iter().enumerate() {

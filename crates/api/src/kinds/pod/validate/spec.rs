@@ -4,33 +4,23 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
-    Errors, containers, descending_path, label, network, one_of, qualified_name, resources, scheduling,
-    security, subdomain, volumes, within,
+    Errors, containers, descending_path, label, network, one_of, qualified_name, resources, scheduling, security,
+    subdomain, volumes, within,
 };
 use crate::field::{FieldError, Path};
 use crate::meta::{names, validate_labels};
 use crate::pod;
 
-/// What a spec belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// A pod, which will run as it stands.
-    Pod,
-    /// The template of a workload; a few fields are still to be filled in.
-    #[cfg_attr(not(test), allow(dead_code, reason = "workloads are kinds of a later issue"))]
-    Template,
-}
-
-/// Checks the spec of a pod or of a template of pods.
-pub(crate) fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, path: &Path<'_>, scope: Scope, errors: &mut Errors) {
+/// Checks the spec of a pod.
+pub(super) fn pod_spec(spec: &PodSpec, meta: &ObjectMeta, path: &Path<'_>, errors: &mut Errors) {
     if spec.termination_grace_period_seconds.is_none() {
         errors.push(FieldError::required(&path.child("terminationGracePeriodSeconds"), ""));
     }
-    let volumes = volumes::volumes(spec, meta, &path.child("volumes"), scope, errors);
+    let volumes = volumes::volumes(spec, meta, &path.child("volumes"), errors);
     resource_claims(spec, &path.child("resourceClaims"), errors);
     containers::all(spec, &volumes, path, errors);
     resources::pod_level(spec, &path.child("resources"), errors);
-    network::host_ports(spec, path, scope, errors);
+    network::host_ports(spec, path, errors);
     one_of(
         spec.restart_policy.as_deref().unwrap_or_default(),
         &["Always", "OnFailure", "Never"],
@@ -58,12 +48,21 @@ pub(crate) fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, path: &Path<'_
         ("priorityClassName", &spec.priority_class_name),
         ("runtimeClassName", &spec.runtime_class_name),
     ] {
-        if let Some(name) = name.as_deref().filter(|name| !name.is_empty() || field == "runtimeClassName") {
+        if let Some(name) = name
+            .as_deref()
+            .filter(|name| !name.is_empty() || field == "runtimeClassName")
+        {
             subdomain(name, &path.child(field), errors);
         }
     }
     if let Some(seconds) = spec.active_deadline_seconds {
-        within(seconds, 1, i32::MAX.into(), &path.child("activeDeadlineSeconds"), errors);
+        within(
+            seconds,
+            1,
+            i32::MAX.into(),
+            &path.child("activeDeadlineSeconds"),
+            errors,
+        );
     }
     for (field, name) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
         if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
@@ -71,10 +70,19 @@ pub(crate) fn pod_spec(spec: &PodSpec, meta: Option<&ObjectMeta>, path: &Path<'_
         }
     }
     network::hostname_override(spec, path, errors);
-    scheduling::tolerations(spec.tolerations.as_deref().unwrap_or_default(), &path.child("tolerations"), errors);
+    scheduling::tolerations(
+        spec.tolerations.as_deref().unwrap_or_default(),
+        &path.child("tolerations"),
+        errors,
+    );
     network::host_aliases(spec, &path.child("hostAliases"), errors);
     if let Some(policy) = &spec.preemption_policy {
-        one_of(policy, &["PreemptLowerPriority", "Never"], &path.child("preemptionPolicy"), errors);
+        one_of(
+            policy,
+            &["PreemptLowerPriority", "Never"],
+            &path.child("preemptionPolicy"),
+            errors,
+        );
     }
     if let Some(overhead) = &spec.overhead {
         let requirements = k8s_openapi::api::core::v1::ResourceRequirements {
@@ -138,7 +146,11 @@ pub(super) fn annotations(meta: &ObjectMeta, spec: &PodSpec, path: &Path<'_>, er
     let annotation = |key: &str| meta.annotations.as_ref().and_then(|annotations| annotations.get(key));
     if annotation(pod::CONFIG_MIRROR_ANNOTATION).is_some() && spec.node_name.as_deref().is_none_or(str::is_empty) {
         let detail = "must set spec.nodeName if mirror pod annotation is set";
-        errors.push(FieldError::invalid(&path.key(pod::CONFIG_MIRROR_ANNOTATION), "", detail));
+        errors.push(FieldError::invalid(
+            &path.key(pod::CONFIG_MIRROR_ANNOTATION),
+            "",
+            detail,
+        ));
     }
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(cost) = annotation(COST) {
@@ -173,7 +185,12 @@ pub(super) fn only_for_pods(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors
                 if source.service_account_token.is_some() {
                     let path = path.child("volumes");
                     errors.push(FieldError::forbidden(
-                        &path.index(i).child("projected").child("sources").index(j).child("serviceAccountToken"),
+                        &path
+                            .index(i)
+                            .child("projected")
+                            .child("sources")
+                            .index(j)
+                            .child("serviceAccountToken"),
                         "must not be specified when serviceAccountName is not set",
                     ));
                 }
@@ -216,7 +233,8 @@ pub(super) fn variable_name(name: &str) -> Vec<String> {
     }
     if !name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=') {
         messages.push(
-            "a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned(),
+            "a valid environment variable name must consist only of printable ASCII characters other than '='"
+                .to_owned(),
         );
     }
     messages

@@ -27,7 +27,10 @@ pub(crate) fn update_status(new: &Pod, old: &Pod) -> Errors {
     }
     let path = Path::new("status");
     if pod::node_name(new) != pod::node_name(old) {
-        errors.push(FieldError::forbidden(&path.child("nodeName"), "may not be changed directly"));
+        errors.push(FieldError::forbidden(
+            &path.child("nodeName"),
+            "may not be changed directly",
+        ));
     }
     if status.nominated_node_name != old_status.nominated_node_name
         && let Some(name) = status.nominated_node_name.as_deref().filter(|name| !name.is_empty())
@@ -36,7 +39,11 @@ pub(crate) fn update_status(new: &Pod, old: &Pod) -> Errors {
     }
     if status.qos_class != old_status.qos_class {
         let class = status.qos_class.as_deref().unwrap_or_default();
-        errors.push(FieldError::invalid(&path.child("qosClass"), class, "field is immutable"));
+        errors.push(FieldError::invalid(
+            &path.child("qosClass"),
+            class,
+            "field is immutable",
+        ));
     }
     if let Some(spec) = &old.spec {
         transitions(status, old_status, spec, &path, &mut errors);
@@ -49,7 +56,11 @@ pub(crate) fn update_status(new: &Pod, old: &Pod) -> Errors {
         && status.host_ip.as_deref() != Some(first)
     {
         let path = path.child("hostIPs");
-        errors.push(FieldError::invalid(&path.index(0).child("ip"), first, "must be equal to `hostIP`"));
+        errors.push(FieldError::invalid(
+            &path.index(0).child("ip"),
+            first,
+            "must be equal to `hostIP`",
+        ));
     }
     addresses(&ips, &path.child("hostIPs"), &mut errors);
     errors
@@ -64,31 +75,49 @@ fn transitions(new: &PodStatus, old: &PodStatus, spec: &PodSpec, path: &Path<'_>
             .chain(spec.init_containers.iter().flatten())
             .any(|c| c.name == name && (c.restart_policy_rules.is_some() || c.restart_policy.is_some()))
     };
-    let sidecar = |name: &str| spec.init_containers.iter().flatten().any(|c| c.name == name && is_sidecar(c));
-    let mut check = |field: &str, policy: &str, new: &Option<Vec<ContainerStatus>>, old: &Option<Vec<ContainerStatus>>| {
-        if policy == "Always" {
-            return;
-        }
-        for (i, before) in old.iter().flatten().enumerate() {
-            let Some(ended) = before.state.as_ref().and_then(|state| state.terminated.as_ref()) else { continue };
-            let may_restart = (ended.exit_code != 0 && policy == "OnFailure")
-                || rules(&before.name)
-                || (field == "initContainerStatuses" && sidecar(&before.name));
-            if may_restart {
-                continue;
-            }
-            let is_back = new.iter().flatten().any(|after| {
-                after.name == before.name && after.state.as_ref().is_none_or(|state| state.terminated.is_none())
-            });
-            if is_back {
-                let path = path.child(field);
-                let detail = "may not be transitioned to non-terminated state";
-                errors.push(FieldError::forbidden(&path.index(i).child("state"), detail));
-            }
-        }
+    let sidecar = |name: &str| {
+        spec.init_containers
+            .iter()
+            .flatten()
+            .any(|c| c.name == name && is_sidecar(c))
     };
-    check("containerStatuses", policy, &new.container_statuses, &old.container_statuses);
-    check("initContainerStatuses", policy, &new.init_container_statuses, &old.init_container_statuses);
+    let mut check =
+        |field: &str, policy: &str, new: &Option<Vec<ContainerStatus>>, old: &Option<Vec<ContainerStatus>>| {
+            if policy == "Always" {
+                return;
+            }
+            for (i, before) in old.iter().flatten().enumerate() {
+                let Some(ended) = before.state.as_ref().and_then(|state| state.terminated.as_ref()) else {
+                    continue;
+                };
+                let may_restart = (ended.exit_code != 0 && policy == "OnFailure")
+                    || rules(&before.name)
+                    || (field == "initContainerStatuses" && sidecar(&before.name));
+                if may_restart {
+                    continue;
+                }
+                let is_back = new.iter().flatten().any(|after| {
+                    after.name == before.name && after.state.as_ref().is_none_or(|state| state.terminated.is_none())
+                });
+                if is_back {
+                    let path = path.child(field);
+                    let detail = "may not be transitioned to non-terminated state";
+                    errors.push(FieldError::forbidden(&path.index(i).child("state"), detail));
+                }
+            }
+        };
+    check(
+        "containerStatuses",
+        policy,
+        &new.container_statuses,
+        &old.container_statuses,
+    );
+    check(
+        "initContainerStatuses",
+        policy,
+        &new.init_container_statuses,
+        &old.init_container_statuses,
+    );
     check(
         "ephemeralContainerStatuses",
         "Never",
@@ -130,7 +159,14 @@ fn addresses(ips: &[&str], path: &Path<'_>, errors: &mut Errors) {
         let detail = "may specify no more than one IP for each IP family";
         errors.push(FieldError::invalid(path, shown, detail));
     }
-    for (i, address) in ips.iter().enumerate().filter(|(i, address)| ips[..*i].contains(address)) {
-        errors.push(FieldError::duplicate(&path.index(i), serde_json::json!({"ip": address})));
+    for (i, address) in ips
+        .iter()
+        .enumerate()
+        .filter(|(i, address)| ips[..*i].contains(address))
+    {
+        errors.push(FieldError::duplicate(
+            &path.index(i),
+            serde_json::json!({"ip": address}),
+        ));
     }
 }

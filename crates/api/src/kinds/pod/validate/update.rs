@@ -27,7 +27,10 @@ pub(crate) fn semantic(value: &impl Serialize) -> Value {
                     Value::Array(items) => !items.is_empty(),
                     Value::Object(map) => {
                         !(map.is_empty()
-                            && matches!(key.as_str(), "nodeSelector" | "limits" | "requests" | "overhead" | "resources"))
+                            && matches!(
+                                key.as_str(),
+                                "nodeSelector" | "limits" | "requests" | "overhead" | "resources"
+                            ))
                     }
                     _ => true,
                 });
@@ -46,7 +49,9 @@ fn same(a: &impl Serialize, b: &impl Serialize) -> bool {
 }
 
 fn spec_of(pod: &Pod) -> Cow<'_, PodSpec> {
-    pod.spec.as_ref().map_or_else(|| Cow::Owned(PodSpec::default()), Cow::Borrowed)
+    pod.spec
+        .as_ref()
+        .map_or_else(|| Cow::Owned(PodSpec::default()), Cow::Borrowed)
 }
 
 /// Checks an update of the pod itself.
@@ -57,16 +62,24 @@ pub(crate) fn update(new_pod: &Pod, old_pod: &Pod) -> Errors {
     let none = Vec::new();
     let inits = |spec: &PodSpec| spec.init_containers.clone().unwrap_or_default();
     let (new_inits, old_inits) = (inits(&new), inits(&old));
-    for (field, new, old) in
-        [("containers", &new.containers, &old.containers), ("initContainers", &new_inits, &old_inits)]
-    {
+    for (field, new, old) in [
+        ("containers", &new.containers, &old.containers),
+        ("initContainers", &new_inits, &old_inits),
+    ] {
         let path = path.child(field);
         if new.len() != old.len() {
-            errors.push(FieldError::forbidden(&path, "pod updates may not add or remove containers"));
+            errors.push(FieldError::forbidden(
+                &path,
+                "pod updates may not add or remove containers",
+            ));
             return errors;
         }
         for (i, container) in new.iter().enumerate() {
-            required(container.image.as_deref().unwrap_or_default(), &path.index(i).child("image"), &mut errors);
+            required(
+                container.image.as_deref().unwrap_or_default(),
+                &path.index(i).child("image"),
+                &mut errors,
+            );
             image_whitespace(container, &path.index(i), &mut errors);
         }
     }
@@ -139,7 +152,10 @@ fn narrowing_of_gated(rest: &mut PodSpec, old: &PodSpec, path: &Path<'_>, errors
     let selector = |spec: &PodSpec| spec.node_selector.clone().unwrap_or_default();
     let (new_selector, old_selector) = (selector(rest), selector(old));
     if new_selector != old_selector {
-        if old_selector.iter().any(|(key, value)| new_selector.get(key) != Some(value)) {
+        if old_selector
+            .iter()
+            .any(|(key, value)| new_selector.get(key) != Some(value))
+        {
             let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
             errors.push(FieldError::invalid(&path.child("nodeSelector"), &new_selector, detail));
         }
@@ -160,7 +176,12 @@ fn narrowing_of_gated(rest: &mut PodSpec, old: &PodSpec, path: &Path<'_>, errors
     match (&mut rest.affinity, &old.affinity) {
         (Some(new), None) if new.pod_affinity.is_none() && new.pod_anti_affinity.is_none() => rest.affinity = None,
         (Some(new), _) => new.node_affinity = old_affinity,
-        (None, _) => rest.affinity = old_affinity.map(|node| Affinity { node_affinity: Some(node), ..Default::default() }),
+        (None, _) => {
+            rest.affinity = old_affinity.map(|node| Affinity {
+                node_affinity: Some(node),
+                ..Default::default()
+            })
+        }
     }
 }
 
@@ -185,7 +206,10 @@ fn node_affinity_narrowed(
     }
     for (i, (new, old)) in new.node_selector_terms.iter().zip(&old.node_selector_terms).enumerate() {
         let expressions = |term: &k8s_openapi::api::core::v1::NodeSelectorTerm| {
-            (term.match_expressions.clone().unwrap_or_default(), term.match_fields.clone().unwrap_or_default())
+            (
+                term.match_expressions.clone().unwrap_or_default(),
+                term.match_fields.clone().unwrap_or_default(),
+            )
         };
         let (new_labels, new_fields) = expressions(new);
         let (old_labels, old_fields) = expressions(old);
@@ -200,7 +224,10 @@ fn node_affinity_narrowed(
 fn only_added_tolerations(new: &[Toleration], old: &[Toleration], path: &Path<'_>, errors: &mut Errors) {
     let kept = |old: &Toleration| {
         new.iter().any(|new| {
-            let old = Toleration { toleration_seconds: new.toleration_seconds, ..old.clone() };
+            let old = Toleration {
+                toleration_seconds: new.toleration_seconds,
+                ..old.clone()
+            };
             same(&old, new)
         })
     };
@@ -213,7 +240,10 @@ fn only_added_tolerations(new: &[Toleration], old: &[Toleration], path: &Path<'_
 fn only_removed_gates(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     for (i, gate) in new.scheduling_gates.iter().flatten().enumerate() {
         if !old.scheduling_gates.iter().flatten().any(|old| old.name == gate.name) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
+            let detail = format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                gate.name
+            );
             errors.push(FieldError::forbidden(&path.index(i).child("name"), detail));
         }
     }
@@ -262,7 +292,12 @@ pub(crate) fn ephemeral_containers(new_pod: &Pod, old_pod: &Pod) -> Errors {
     let (new, old) = (spec_of(new_pod), spec_of(old_pod));
     for old in old.ephemeral_containers.iter().flatten() {
         let name = crate::field::quote(&old.name);
-        match new.ephemeral_containers.iter().flatten().find(|new| new.name == old.name) {
+        match new
+            .ephemeral_containers
+            .iter()
+            .flatten()
+            .find(|new| new.name == old.name)
+        {
             None => {
                 let detail = format!("existing ephemeral containers {name} may not be removed\n");
                 errors.push(FieldError::forbidden(&path, detail));
@@ -313,7 +348,11 @@ pub(crate) fn resize(new_pod: &Pod, old_pod: &Pod) -> Errors {
             if !plain_init {
                 container_resize(new, old, &resources.child("resources"), &mut errors);
             }
-            let allowed = if plain_init { new.clone() } else { with_compute_of(new, old) };
+            let allowed = if plain_init {
+                new.clone()
+            } else {
+                with_compute_of(new, old)
+            };
             if !same(&allowed, old) {
                 errors.push(FieldError::forbidden(
                     &path,
@@ -356,9 +395,19 @@ fn with_compute_of(new: &Container, old: &Container) -> Container {
 
 fn container_resize(new: &Container, old: &Container, path: &Path<'_>, errors: &mut Errors) {
     let limits = |c: &Container| c.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
-    let requests = |c: &Container| c.resources.as_ref().and_then(|r| r.requests.clone()).unwrap_or_default();
+    let requests = |c: &Container| {
+        c.resources
+            .as_ref()
+            .and_then(|r| r.requests.clone())
+            .unwrap_or_default()
+    };
     for (field, new, old, detail) in [
-        ("requests", requests(new), requests(old), "resource requests cannot be removed"),
+        (
+            "requests",
+            requests(new),
+            requests(old),
+            "resource requests cannot be removed",
+        ),
         ("limits", limits(new), limits(old), "resource limits cannot be removed"),
     ] {
         if old.keys().any(|name| !new.contains_key(name)) {

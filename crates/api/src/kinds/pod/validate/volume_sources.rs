@@ -6,19 +6,31 @@ use k8s_openapi::api::core::v1::*;
 
 use super::env::{field_selector, resource_selector};
 use super::selectors::label_selector;
-use super::spec::Scope;
 use super::{
     Errors, containers, descending_path, file_mode, label, no_backsteps, required, subdomain, unreserved_path, within,
 };
 use crate::field::{FieldError, Path};
 use crate::meta::{validate_annotations, validate_labels};
 
-const HOST_PATH_TYPES: &[&str] =
-    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+const HOST_PATH_TYPES: &[&str] = &[
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
 
 /// The fields that a file of a downward API volume can hold, beside single labels and annotations.
-const FILE_FIELDS: &[&str] =
-    &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+const FILE_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 
 pub(super) fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, errors: &mut Errors) {
     if source.path.is_empty() {
@@ -33,7 +45,11 @@ pub(super) fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, errors: 
 
 pub(super) fn git_repo(source: &GitRepoVolumeSource, path: &Path<'_>, errors: &mut Errors) {
     required(&source.repository, &path.child("repository"), errors);
-    descending_path(source.directory.as_deref().unwrap_or_default(), &path.child("directory"), errors);
+    descending_path(
+        source.directory.as_deref().unwrap_or_default(),
+        &path.child("directory"),
+        errors,
+    );
 }
 
 fn partition(partition: Option<i32>, path: &Path<'_>, errors: &mut Errors) {
@@ -68,7 +84,11 @@ fn key_to_path(item: &KeyToPath, path: &Path<'_>, errors: &mut Errors) {
 }
 
 pub(super) fn secret(source: &SecretVolumeSource, path: &Path<'_>, errors: &mut Errors) {
-    required(source.secret_name.as_deref().unwrap_or_default(), &path.child("secretName"), errors);
+    required(
+        source.secret_name.as_deref().unwrap_or_default(),
+        &path.child("secretName"),
+        errors,
+    );
     file_mode(source.default_mode, &path.child("defaultMode"), errors);
     items(source.items.as_ref(), path, errors);
 }
@@ -83,7 +103,11 @@ pub(super) fn nfs(source: &NFSVolumeSource, path: &Path<'_>, errors: &mut Errors
     required(&source.server, &path.child("server"), errors);
     required(&source.path, &path.child("path"), errors);
     if !source.path.starts_with('/') {
-        errors.push(FieldError::invalid(&path.child("path"), &source.path, "must be an absolute path"));
+        errors.push(FieldError::invalid(
+            &path.child("path"),
+            &source.path,
+            "must be an absolute path",
+        ));
     }
 }
 
@@ -97,7 +121,11 @@ fn iscsi_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
     } else if let Some(rest) = name.strip_prefix("naa") {
         rest.strip_prefix('.').is_some_and(|rest| hex(rest, &[16, 32]))
     } else {
-        errors.push(FieldError::invalid(path, name, "must be valid format starting with iqn, eui, or naa"));
+        errors.push(FieldError::invalid(
+            path,
+            name,
+            "must be valid format starting with iqn, eui, or naa",
+        ));
         return;
     };
     if !valid {
@@ -112,9 +140,12 @@ fn iqn(rest: &str) -> bool {
     };
     let name = name.split_once(':').map_or(name, |(domain, _)| domain);
     let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
-    date.split_once('-').is_some_and(|(year, month)| digits(year, 4) && digits(month, 2))
+    date.split_once('-')
+        .is_some_and(|(year, month)| digits(year, 4) && digits(month, 2))
         && !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
 }
 
 pub(super) fn iscsi(source: &ISCSIVolumeSource, path: &Path<'_>, errors: &mut Errors) {
@@ -143,14 +174,21 @@ pub(super) fn flocker(source: &FlockerVolumeSource, path: &Path<'_>, errors: &mu
     let name = source.dataset_name.as_deref().unwrap_or_default();
     let uuid = source.dataset_uuid.as_deref().unwrap_or_default();
     if name.is_empty() && uuid.is_empty() {
-        errors.push(FieldError::required(path, "one of datasetName and datasetUUID is required"));
+        errors.push(FieldError::required(
+            path,
+            "one of datasetName and datasetUUID is required",
+        ));
     }
     if !name.is_empty() && !uuid.is_empty() {
         let detail = "datasetName and datasetUUID can not be specified simultaneously";
         errors.push(FieldError::invalid(path, "resource", detail));
     }
     if name.contains('/') {
-        errors.push(FieldError::invalid(&path.child("datasetName"), name, "must not contain '/'"));
+        errors.push(FieldError::invalid(
+            &path.child("datasetName"),
+            name,
+            "must not contain '/'",
+        ));
     }
 }
 
@@ -216,7 +254,10 @@ fn downward_file(file: &DownwardAPIVolumeFile, path: &Path<'_>, errors: &mut Err
     } else if let Some(resource) = &file.resource_field_ref {
         resource_selector(resource, true, &path.child("resourceFieldRef"), errors);
     } else {
-        errors.push(FieldError::required(path, "one of fieldRef and resourceFieldRef is required"));
+        errors.push(FieldError::required(
+            path,
+            "one of fieldRef and resourceFieldRef is required",
+        ));
     }
     file_mode(file.mode, &path.child("mode"), errors);
 }
@@ -235,7 +276,10 @@ pub(super) fn fc(source: &FCVolumeSource, path: &Path<'_>, errors: &mut Errors) 
     }
     if !targets.is_empty() {
         match source.lun {
-            None => errors.push(FieldError::required(&path.child("lun"), "lun is required if targetWWNs is specified")),
+            None => errors.push(FieldError::required(
+                &path.child("lun"),
+                "lun is required if targetWWNs is specified",
+            )),
             Some(lun) => within(lun.into(), 0, 255, &path.child("lun"), errors),
         }
     }
@@ -287,10 +331,17 @@ pub(super) fn azure_disk(source: &AzureDiskVolumeSource, path: &Path<'_>, errors
             "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}",
         )
     } else {
-        ("https://", "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd")
+        (
+            "https://",
+            "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd",
+        )
     };
     if !source.disk_uri.starts_with(prefix) {
-        errors.push(FieldError::not_supported(&path.child("diskURI"), &source.disk_uri, &[pattern]));
+        errors.push(FieldError::not_supported(
+            &path.child("diskURI"),
+            &source.disk_uri,
+            &[pattern],
+        ));
     }
 }
 
@@ -299,7 +350,11 @@ pub(super) fn storage_os(source: &StorageOSVolumeSource, path: &Path<'_>, errors
         "" => errors.push(FieldError::required(&path.child("volumeName"), "")),
         name => label(name, &path.child("volumeName"), errors),
     }
-    if let Some(namespace) = source.volume_namespace.as_deref().filter(|namespace| !namespace.is_empty()) {
+    if let Some(namespace) = source
+        .volume_namespace
+        .as_deref()
+        .filter(|namespace| !namespace.is_empty())
+    {
         label(namespace, &path.child("volumeNamespace"), errors);
     }
     if let Some(secret) = &source.secret_ref {
@@ -332,8 +387,14 @@ fn projection_source<'a>(
     };
     let mut sources = 0;
     let of_keys = [
-        ("secret", projection.secret.as_ref().map(|secret| (&secret.name, &secret.items))),
-        ("configMap", projection.config_map.as_ref().map(|map| (&map.name, &map.items))),
+        (
+            "secret",
+            projection.secret.as_ref().map(|secret| (&secret.name, &secret.items)),
+        ),
+        (
+            "configMap",
+            projection.config_map.as_ref().map(|map| (&map.name, &map.items)),
+        ),
     ];
     for (field, given) in of_keys {
         let Some((name, items)) = given else { continue };
@@ -378,7 +439,11 @@ fn projection_source<'a>(
         let path = path.child("podCertificate");
         required(&certificate.signer_name, &path.child("signerName"), errors);
         required(&certificate.key_type, &path.child("keyType"), errors);
-        let files = [&certificate.credential_bundle_path, &certificate.key_path, &certificate.certificate_chain_path];
+        let files = [
+            &certificate.credential_bundle_path,
+            &certificate.key_path,
+            &certificate.certificate_chain_path,
+        ];
         if files.iter().all(|file| file.as_deref().is_none_or(str::is_empty)) {
             let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
             errors.push(FieldError::required(&path, detail));
@@ -396,7 +461,11 @@ fn projection_source<'a>(
 fn trust_bundle(source: &ClusterTrustBundleProjection, volume: &Path<'_>, path: &Path<'_>, errors: &mut Errors) {
     match (&source.name, &source.signer_name) {
         (Some(_), Some(_)) => {
-            errors.push(FieldError::invalid(path, source, "only one of name and signerName may be used"));
+            errors.push(FieldError::invalid(
+                path,
+                source,
+                "only one of name and signerName may be used",
+            ));
         }
         (Some(name), None) => {
             if name.is_empty() {
@@ -409,13 +478,19 @@ fn trust_bundle(source: &ClusterTrustBundleProjection, volume: &Path<'_>, path: 
         }
         (None, Some(signer)) => {
             if signer.is_empty() {
-                errors.push(FieldError::required(&path.child("signerName"), "must be a valid signer name"));
+                errors.push(FieldError::required(
+                    &path.child("signerName"),
+                    "must be a valid signer name",
+                ));
             }
             if let Some(selector) = &source.label_selector {
                 label_selector(selector, &path.child("labelSelector"), errors);
             }
         }
-        (None, None) => errors.push(FieldError::required(path, "either name or signerName must be specified")),
+        (None, None) => errors.push(FieldError::required(
+            path,
+            "either name or signerName must be specified",
+        )),
     }
     required(&source.path, &volume.child("path"), errors);
     unreserved_path(&source.path, &volume.child("path"), errors);
@@ -424,7 +499,11 @@ fn trust_bundle(source: &ClusterTrustBundleProjection, volume: &Path<'_>, path: 
 pub(super) fn scale_io(source: &ScaleIOVolumeSource, path: &Path<'_>, errors: &mut Errors) {
     required(&source.gateway, &path.child("gateway"), errors);
     required(&source.system, &path.child("system"), errors);
-    required(source.volume_name.as_deref().unwrap_or_default(), &path.child("volumeName"), errors);
+    required(
+        source.volume_name.as_deref().unwrap_or_default(),
+        &path.child("volumeName"),
+        errors,
+    );
 }
 
 pub(super) fn csi(source: &CSIVolumeSource, path: &Path<'_>, errors: &mut Errors) {
@@ -438,7 +517,10 @@ pub(super) fn csi(source: &CSIVolumeSource, path: &Path<'_>, errors: &mut Errors
     }
     if let Some(secret) = &source.node_publish_secret_ref {
         if secret.name.is_empty() {
-            errors.push(FieldError::required(&path.child("nodePublishSecretRef").child("name"), ""));
+            errors.push(FieldError::required(
+                &path.child("nodePublishSecretRef").child("name"),
+                "",
+            ));
         } else {
             subdomain(&secret.name, &path.child("name"), errors);
         }
@@ -460,20 +542,30 @@ pub(super) fn ephemeral(source: &EphemeralVolumeSource, path: &Path<'_>, errors:
     let modes = template.spec.access_modes.as_deref().unwrap_or_default();
     let supported = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
     if modes.is_empty() {
-        errors.push(FieldError::required(&path.child("accessModes"), "at least 1 access mode is required"));
+        errors.push(FieldError::required(
+            &path.child("accessModes"),
+            "at least 1 access mode is required",
+        ));
     }
     for mode in modes.iter().filter(|mode| !supported.contains(&mode.as_str())) {
         errors.push(FieldError::not_supported(&path.child("accessModes"), mode, supported));
     }
-    let storage = template.spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
+    let storage = template
+        .spec
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|r| r.get("storage"));
     if storage.is_none() {
         errors.push(FieldError::required(&path.child("resources").key("storage"), ""));
     }
 }
 
-pub(super) fn image(source: &ImageVolumeSource, scope: Scope, path: &Path<'_>, errors: &mut Errors) {
-    if scope == Scope::Pod {
-        required(source.reference.as_deref().unwrap_or_default(), &path.child("reference"), errors);
-    }
+pub(super) fn image(source: &ImageVolumeSource, path: &Path<'_>, errors: &mut Errors) {
+    required(
+        source.reference.as_deref().unwrap_or_default(),
+        &path.child("reference"),
+        errors,
+    );
     containers::pull_policy(source.pull_policy.as_deref(), &path.child("pullPolicy"), errors);
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::spec::Scope;
 use super::{Errors, label, volume_sources as source};
 use crate::field::{FieldError, Path};
 use crate::meta::names;
@@ -15,20 +14,14 @@ use crate::quantity::Quantity;
 pub(super) type Volumes<'a> = HashMap<&'a str, &'a Volume>;
 
 /// Checks the volumes; answers those that containers can mount.
-pub(super) fn volumes<'a>(
-    spec: &'a PodSpec,
-    meta: Option<&ObjectMeta>,
-    path: &Path<'_>,
-    scope: Scope,
-    errors: &mut Errors,
-) -> Volumes<'a> {
+pub(super) fn volumes<'a>(spec: &'a PodSpec, meta: &ObjectMeta, path: &Path<'_>, errors: &mut Errors) -> Volumes<'a> {
     let mut known = Volumes::new();
-    let pod_name = meta.and_then(|meta| meta.name.as_deref()).unwrap_or_default();
+    let pod_name = meta.name.as_deref().unwrap_or_default();
     let claim_of = |volume: &Volume| format!("{pod_name}-{}", volume.name);
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         let path = path.index(i);
         let before = errors.len();
-        one_source(volume, pod_name, &path, scope, errors);
+        one_source(volume, pod_name, &path, errors);
         if volume.name.is_empty() {
             errors.push(FieldError::required(&path.child("name"), ""));
         } else {
@@ -42,7 +35,11 @@ pub(super) fn volumes<'a>(
         }
         if let Some(claim) = &volume.persistent_volume_claim
             && !pod_name.is_empty()
-            && spec.volumes.iter().flatten().any(|v| v.ephemeral.is_some() && claim_of(v) == claim.claim_name)
+            && spec
+                .volumes
+                .iter()
+                .flatten()
+                .any(|v| v.ephemeral.is_some() && claim_of(v) == claim.claim_name)
         {
             errors.push(FieldError::invalid(
                 &path.child("persistentVolumeClaim").child("claimName"),
@@ -55,14 +52,20 @@ pub(super) fn volumes<'a>(
 }
 
 /// Checks that a volume has one source, and that one.
-fn one_source(volume: &Volume, pod_name: &str, path: &Path<'_>, scope: Scope, errors: &mut Errors) {
+fn one_source(volume: &Volume, pod_name: &str, path: &Path<'_>, errors: &mut Errors) {
     let mut found = false;
     if let Some(dir) = &volume.empty_dir {
         found = true;
-        let valid = dir.size_limit.as_ref().is_none_or(|limit| Quantity::of(limit).is_ok_and(|q| !q.is_negative()));
+        let valid = dir
+            .size_limit
+            .as_ref()
+            .is_none_or(|limit| Quantity::of(limit).is_ok_and(|q| !q.is_negative()));
         if !valid {
             let detail = "SizeLimit field must be a valid resource quantity";
-            errors.push(FieldError::forbidden(&path.child("emptyDir").child("sizeLimit"), detail));
+            errors.push(FieldError::forbidden(
+                &path.child("emptyDir").child("sizeLimit"),
+                detail,
+            ));
         }
     }
     // Each with the name under which upstream refuses it as one too many, and under which its own fields are.
@@ -107,7 +110,7 @@ fn one_source(volume: &Volume, pod_name: &str, path: &Path<'_>, scope: Scope, er
         scale_io, "scaleIO", "scaleIO", source::scale_io;
         csi, "csi", "csi", source::csi;
         ephemeral, "ephemeral", "ephemeral", source::ephemeral;
-        image, "image", "image", |given, path: &Path<'_>, errors: &mut Errors| source::image(given, scope, path, errors);
+        image, "image", "image", source::image;
     }
     if volume.ephemeral.is_some() && !pod_name.is_empty() && !volume.name.is_empty() {
         let claim = format!("{pod_name}-{}", volume.name);

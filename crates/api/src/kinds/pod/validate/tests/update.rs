@@ -1,0 +1,209 @@
+//! Updates of pods, whole and by their parts.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::super::{ephemeral_containers, resize, update, update_status};
+use super::{one, pod, shown, with};
+
+const ONLY: &str = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n";
+
+#[test]
+fn the_spec() {
+    let toleration = json!({"key": "a", "operator": "Exists", "effect": "NoExecute"});
+    let longer = json!({"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5});
+    let gated = |more: Value| {
+        let mut spec = with(more);
+        spec["schedulingGates"] = json!([{"name": "g"}]);
+        spec
+    };
+    let changed = format!("{ONLY}- spec.hostname: \"a\"\n+ spec.hostname: \"b\"\n");
+    let command = format!("{ONLY}+ spec.containers[0].command: [\"sh\"]\n");
+    let selector = format!("{ONLY}+ spec.nodeSelector: {{\"a\":\"b\"}}\n");
+    let cases: Vec<(Value, Value, Vec<&str>)> = vec![
+        (with(json!({})), with(json!({})), vec![]),
+        (one(json!({"image": "a"})), one(json!({"image": "b"})), vec![]),
+        (
+            with(json!({"activeDeadlineSeconds": 9})),
+            with(json!({"activeDeadlineSeconds": 5})),
+            vec![],
+        ),
+        (
+            with(json!({"activeDeadlineSeconds": 5})),
+            with(json!({"activeDeadlineSeconds": 9})),
+            vec!["spec.activeDeadlineSeconds: Invalid value: 9: must be less than or equal to previous value"],
+        ),
+        (with(json!({})), with(json!({"tolerations": [toleration]})), vec![]),
+        (
+            with(json!({"tolerations": [toleration]})),
+            with(json!({"tolerations": [longer]})),
+            vec![],
+        ),
+        (
+            with(json!({"tolerations": [toleration]})),
+            with(json!({})),
+            vec!["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"],
+        ),
+        (
+            with(json!({"hostname": "a"})),
+            with(json!({"hostname": "b"})),
+            vec![&changed],
+        ),
+        (one(json!({})), one(json!({"command": ["sh"]})), vec![&command]),
+        (
+            with(json!({})),
+            json!({"containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "i"}]}),
+            vec!["spec.containers: Forbidden: pod updates may not add or remove containers"],
+        ),
+        (
+            with(json!({})),
+            with(json!({"nodeSelector": {"a": "b"}})),
+            vec![&selector],
+        ),
+        (gated(json!({})), gated(json!({"nodeSelector": {"a": "b"}})), vec![]),
+        (
+            gated(json!({"nodeSelector": {"a": "b"}})),
+            gated(json!({"nodeSelector": {"a": "c"}})),
+            vec![
+                r#"spec.nodeSelector: Invalid value: {"a":"c"}: only additions to spec.nodeSelector are allowed (no mutations or deletions)"#,
+            ],
+        ),
+        (gated(json!({})), with(json!({})), vec![]),
+        (
+            with(json!({})),
+            gated(json!({})),
+            vec![
+                "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'g'",
+            ],
+        ),
+        (
+            with(json!({"terminationGracePeriodSeconds": -1})),
+            with(json!({"terminationGracePeriodSeconds": 1})),
+            vec![],
+        ),
+    ];
+    for (old, new, want) in cases {
+        assert_eq!(
+            shown(&update(&pod(new.clone()), &pod(old.clone()))),
+            want,
+            "{old} -> {new}"
+        );
+    }
+}
+
+fn with_status(policy: &str, status: Value) -> Pod {
+    let mut pod = pod(with(json!({"restartPolicy": policy})));
+    pod.status = serde_json::from_value(status).unwrap_or_else(|error| panic!("a fixture: {error}"));
+    pod
+}
+
+#[test]
+fn the_status() {
+    let state = |state: Value| json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]});
+    let ended = |code: i32| state(json!({"terminated": {"exitCode": code}}));
+    let back = "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state";
+    for (policy, old, new, want) in [
+        ("Never", ended(1), state(json!({"running": {}})), vec![back]),
+        ("OnFailure", ended(1), state(json!({"running": {}})), vec![]),
+        ("OnFailure", ended(0), state(json!({"running": {}})), vec![back]),
+        ("Always", ended(0), state(json!({"running": {}})), vec![]),
+        ("Never", ended(1), ended(1), vec![]),
+        (
+            "Always",
+            json!({"qosClass": "BestEffort"}),
+            json!({"qosClass": "Burstable"}),
+            vec![r#"status.qosClass: Invalid value: "Burstable": field is immutable"#],
+        ),
+        (
+            "Always",
+            json!({}),
+            json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]}),
+            vec![
+                r#"status.podIPs: Invalid value: [{"ip":"10.0.0.1"},{"ip":"10.0.0.2"}]: may specify no more than one IP for each IP family"#,
+            ],
+        ),
+        (
+            "Always",
+            json!({}),
+            json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}),
+            vec![],
+        ),
+        (
+            "Always",
+            json!({}),
+            json!({"hostIP": "10.0.0.1", "hostIPs": [{"ip": "10.0.0.2"}]}),
+            vec![r#"status.hostIPs[0].ip: Invalid value: "10.0.0.2": must be equal to `hostIP`"#],
+        ),
+    ] {
+        let got = shown(&update_status(
+            &with_status(policy, new.clone()),
+            &with_status(policy, old.clone()),
+        ));
+        assert_eq!(got, want, "{policy}: {old} -> {new}");
+    }
+}
+
+#[test]
+fn debugging_containers() {
+    let debug = |containers: Value| pod(with(json!({"ephemeralContainers": containers})));
+    let sh = json!({"name": "sh", "image": "busybox", "targetContainerName": "c"});
+    let cases: Vec<(Value, Value, Vec<String>)> = vec![
+        (json!([]), json!([sh]), vec![]),
+        (
+            json!([sh]),
+            json!([]),
+            vec![
+                "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"sh\" may not be removed\n"
+                    .to_owned(),
+            ],
+        ),
+        (
+            json!([]),
+            json!([{"name": "c", "image": "i", "ports": [{"containerPort": 1, "protocol": "TCP"}], "targetContainerName": "x"}]),
+            vec![
+                r#"spec.ephemeralContainers[0].name: Duplicate value: "c""#.to_owned(),
+                r#"spec.ephemeralContainers[0].targetContainerName: Not found: "x""#.to_owned(),
+                "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container".to_owned(),
+            ],
+        ),
+    ];
+    for (old, new, want) in cases {
+        let got = shown(&ephemeral_containers(&debug(new.clone()), &debug(old.clone())));
+        assert_eq!(got, want, "{old} -> {new}");
+    }
+    let mut mirror = debug(json!([]));
+    mirror.metadata.annotations = Some([("kubernetes.io/config.mirror".to_owned(), "x".to_owned())].into());
+    assert_eq!(
+        shown(&ephemeral_containers(&debug(json!([sh])), &mirror)),
+        [": Forbidden: static pods do not support ephemeral containers"]
+    );
+}
+
+#[test]
+fn resizing() {
+    let asks = |requests: Value| pod(one(json!({"resources": {"requests": requests}})));
+    for (old, new, want) in [
+        (json!({"cpu": "1"}), json!({"cpu": "2"}), vec![]),
+        (
+            json!({"cpu": "1", "memory": "1Gi"}),
+            json!({"cpu": "1"}),
+            vec!["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"],
+        ),
+        (
+            json!({}),
+            json!({"cpu": "1"}),
+            vec![r#"spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing"#],
+        ),
+        (
+            json!({"cpu": "1", "ephemeral-storage": "1Gi"}),
+            json!({"cpu": "1", "ephemeral-storage": "2Gi"}),
+            vec!["spec: Forbidden: only cpu and memory resources are mutable"],
+        ),
+    ] {
+        assert_eq!(
+            shown(&resize(&asks(new.clone()), &asks(old.clone()))),
+            want,
+            "{old} -> {new}"
+        );
+    }
+}
