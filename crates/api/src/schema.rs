@@ -6,6 +6,10 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::Binding;
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, Patch, Status};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -90,12 +94,19 @@ pub struct Types {
     by_name: HashMap<Box<str>, usize>,
 }
 
-/// The schemas of every kind in the catalogue and of all that they use, by name.
+/// The schemas of every kind that is served or taken by a subresource, and of all that they use, by name.
 pub(crate) fn definitions() -> Map<String, Value> {
     let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12());
     for resource in Catalogue::builtin().resources() {
         resource.strategy.schema(&mut generator);
     }
+    generator.subschema_for::<Binding>();
+    generator.subschema_for::<DeleteOptions>();
+    generator.subschema_for::<Eviction>();
+    generator.subschema_for::<ListMeta>();
+    generator.subschema_for::<Patch>();
+    generator.subschema_for::<Status>();
+    generator.subschema_for::<TokenRequest>();
     generator.take_definitions(true)
 }
 

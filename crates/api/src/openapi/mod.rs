@@ -181,6 +181,7 @@ mod tests {
         assert!(core["paths"]["/api/v1/configmaps"]["get"].is_object());
         let schema = &core["components"]["schemas"]["io.k8s.api.core.v1.ConfigMap"];
         assert_eq!(schema["x-kubernetes-group-version-kind"], json!([kind]));
+        assert!(schema.get("required").is_none());
         assert_eq!(
             schema["properties"]["metadata"]["allOf"][0]["$ref"],
             "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"

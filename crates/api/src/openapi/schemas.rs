@@ -1,17 +1,11 @@
 //! The schemas of the documents: those of `k8s-openapi`, with upstream's extensions and references.
 
-use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::Binding;
-use k8s_openapi::api::policy::v1::Eviction;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, Patch, Status};
-use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::Form;
 use crate::catalogue::{Catalogue, Resource};
 use crate::patch::keys;
-use crate::schema::target;
+use crate::schema::{definitions, target};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -23,18 +17,7 @@ pub(super) fn list_name(resource: &Resource) -> String {
 
 /// Every schema that some document uses.
 pub(super) fn all(catalogue: &Catalogue, form: Form) -> Map<String, Value> {
-    let mut generator = SchemaGenerator::new(SchemaSettings::draft2020_12());
-    for resource in catalogue.resources() {
-        resource.strategy.schema(&mut generator);
-    }
-    generator.subschema_for::<Binding>();
-    generator.subschema_for::<DeleteOptions>();
-    generator.subschema_for::<Eviction>();
-    generator.subschema_for::<ListMeta>();
-    generator.subschema_for::<Patch>();
-    generator.subschema_for::<Status>();
-    generator.subschema_for::<TokenRequest>();
-    let mut schemas = generator.take_definitions(true);
+    let mut schemas = definitions();
     for (name, schema) in &mut schemas {
         finish(name, schema, form);
     }
@@ -112,6 +95,17 @@ fn finish(name: &str, schema: &mut Value, form: Form) {
                     fields.insert("x-kubernetes-patch-merge-key".into(), merge.key.into());
                 }
             }
+        }
+    }
+    // k8s-openapi requires metadata of every kind; upstream only of this one.
+    if name != "io.k8s.api.core.v1.Event"
+        && let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut)
+    {
+        required.retain(|field| field != "metadata");
+        if required.is_empty()
+            && let Some(fields) = schema.as_object_mut()
+        {
+            fields.remove("required");
         }
     }
     refer(schema, form);
