@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, accept4, socket};
+use nix::sys::socket::{MsgFlags, SockFlag, accept4};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::container::{Container, send};
@@ -62,7 +62,7 @@ pub(super) fn run(listener: OwnedFd) -> io::Result<()> {
         closing: false,
     };
     let mut events = [EpollEvent::empty(); 32];
-    while !shim.closing {
+    while !shim.finished() {
         let count = match shim.epoll.wait(&mut events, EpollTimeout::NONE) {
             Ok(count) => count,
             Err(Errno::EINTR) => continue,
@@ -81,6 +81,14 @@ pub(super) fn run(listener: OwnedFd) -> io::Result<()> {
 }
 
 impl Shim {
+    /// The pod is closed and nothing of it runs any more.
+    fn finished(&self) -> bool {
+        let answered = |connection: &Connection| connection.outgoing.is_empty();
+        self.closing
+            && self.containers.values().all(|container| container.exit.is_some())
+            && self.connection.as_ref().is_none_or(answered)
+    }
+
     /// A new server takes the place of the old.
     fn accept(&mut self) -> io::Result<()> {
         let fd = match accept4(
@@ -234,17 +242,6 @@ impl Shim {
                         .map_err(|err| Failure::other(format!("reopen the log: {err}")))?;
                 }
                 Answer::Done
-            }
-            Request::Socket { v6 } => {
-                let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-                let socket = socket(
-                    family,
-                    SockType::Stream,
-                    SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-                    SockProtocol::Tcp,
-                )
-                .map_err(|err| Failure::other(format!("make a socket in the pod: {err}")))?;
-                return Ok((Answer::Done, vec![socket]));
             }
             Request::Close => {
                 for container in self.containers.values() {

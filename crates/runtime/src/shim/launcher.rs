@@ -115,15 +115,32 @@ fn execute(spec: &Spec, path: &Path) -> nix::Error {
         (Err(err), _) | (_, Err(err)) => return err,
     };
     // The shim blocks and ignores signals; its containers start with none of that.
-    for signal in 1..=64 {
-        // SAFETY: setting the default disposition; numbers that cannot be set are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    reset_dispositions();
     if let Err(err) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None) {
         return err;
     }
     match nix::unistd::execve(&path, &args, &env) {
         Err(err) => err,
+    }
+}
+
+/// Gives every signal its default meaning, the two that the C library keeps for itself included: it refuses to.
+fn reset_dispositions() {
+    /// The kernel's action on a signal, without the C library's translation: all zero is the default.
+    type Action = [u64; 4];
+    const SET_BYTES: usize = 8;
+    let default: Action = [0; 4];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads an action no longer than `default`; numbers that cannot be set are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<Action>(),
+                SET_BYTES,
+            )
+        };
     }
 }
 

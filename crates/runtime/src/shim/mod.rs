@@ -9,8 +9,8 @@
 //! shim costs a fork (its pages are shared until written), not the start of a large program. It ends with its
 //! server; the shims do not: each has a session of its own, no controlling terminal and no descriptor of the server.
 //!
-//! A shim lives in its pod's network, IPC and UTS namespaces, so containers inherit them and a socket made by the
-//! shim is a socket of the pod. It is the subreaper of its containers. It holds the reading ends of their output,
+//! A shim lives in its pod's network, IPC and UTS namespaces, so containers inherit them, and they last as long as
+//! anything of the pod does. It is the subreaper of its containers. It holds the reading ends of their output,
 //! writes their logs itself, and keeps the exits that nobody has asked for.
 //!
 //! Nothing here waits for anything but [`epoll`](event_loop), and nothing here has a second thread: libcontainer
@@ -27,6 +27,8 @@ pub(crate) mod protocol;
 mod start;
 mod trace;
 mod zygote;
+
+pub(crate) use zygote::Fork;
 
 /// The hidden `podium shim` command. Its standard input is the server's socket; it has no flags.
 pub fn shim_main() -> ! {

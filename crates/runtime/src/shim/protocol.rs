@@ -43,9 +43,8 @@ pub(crate) enum Request {
     Attach(Attach),
     /// Opens the log's path anew. Answer: [`Answer::Done`].
     ReopenLog { id: String },
-    /// A TCP socket made in the pod's network namespace. Answer: [`Answer::Done`] with the socket.
-    Socket { v6: bool },
-    /// Ends the shim, with whatever still runs in it. Answer: [`Answer::Done`].
+    /// Ends whatever still runs in the pod, and then the shim. Answer: [`Answer::Done`]; the end of the connection
+    /// says that it is done.
     Close,
 }
 

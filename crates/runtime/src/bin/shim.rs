@@ -1,0 +1,5 @@
+//! The shim without the rest of Podium, for the tests of this crate.
+
+fn main() {
+    runtime::shim_main()
+}

@@ -1,0 +1,211 @@
+//! CreateContainer: the bundle and the record; no process yet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cri::v1::security_profile::ProfileType;
+use cri::v1::{
+    ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
+    PodSandboxConfig,
+};
+use cri::{Error, Result};
+use oci_spec::image::ImageConfiguration;
+use oci_spec::runtime::LinuxDevice;
+
+use crate::images::image_ref;
+use crate::record::{ContainerRecord, Proto, Status};
+use crate::runtime::{Container, Inner, Sandbox, new_id, now};
+use crate::spec::{self, Accounts, Image};
+use crate::{host, pod_files, rootfs, signal};
+
+impl Inner {
+    pub(crate) async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
+        let sandbox = self.sandbox(&request.pod_sandbox_id).ok_or_else(|| {
+            Error::not_found(format!(
+                "failed to find sandbox id {:?}: not found",
+                request.pod_sandbox_id
+            ))
+        })?;
+        if !sandbox.ready() {
+            return Err(Error::unknown(format!(
+                "sandbox container {:?} is not running",
+                sandbox.id
+            )));
+        }
+        let config = request
+            .config
+            .ok_or_else(|| Error::invalid_argument("config: Required value"))?;
+        let asked = config
+            .image
+            .as_ref()
+            .map(|image| image.image.clone())
+            .unwrap_or_default();
+        let image = self
+            .images
+            .resolve_soon(&asked)
+            .await?
+            .ok_or_else(|| Error::not_found(format!("failed to resolve image {asked:?}: not found")))?;
+        let id = new_id();
+        let image = self.images.hold(&image.id, &id)?;
+        let said = image_said(&image.config);
+        let layers = self.images.layers(&image.id)?;
+        let accounts = rootfs::accounts(&layers);
+        let context = spec::security_context(&config);
+        let identity = spec::identity(&context, &said.user, &accounts).map_err(|err| self.refused(&err))?;
+        let record = ContainerRecord {
+            id: id.clone(),
+            sandbox_id: sandbox.id.clone(),
+            config: Proto(config),
+            image_id: image.id.clone(),
+            image_ref: image_ref(&image, &asked).to_owned(),
+            created_at: now(),
+            stop_signal: 0,
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups,
+            status: Status::Created,
+        };
+        let dir = self.layout.container(&id);
+        match self.prepare(record, &sandbox, &dir, &layers, &said, &accounts) {
+            Ok(container) => {
+                let container = Arc::new(container);
+                container.save();
+                self.containers.write().insert(id.clone(), container.clone());
+                self.announce(&container, ContainerEventType::ContainerCreatedEvent);
+                Ok(CreateContainerResponse { container_id: id })
+            }
+            Err(err) => {
+                let _ = fs::remove_dir_all(&dir);
+                let _ = fs::remove_dir_all(self.layout.writable(&id));
+                if let Err(err) = self.images.release(&id).await {
+                    tracing::error!(%err, "release the image of a container that could not be created");
+                }
+                Err(err)
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        mut record: ContainerRecord,
+        sandbox: &Arc<Sandbox>,
+        dir: &Path,
+        layers: &[PathBuf],
+        image: &Image,
+        accounts: &Accounts,
+    ) -> Result<Container> {
+        let config = &record.config.0;
+        let pod = sandbox.record.lock().config.0.clone();
+        record.stop_signal = signal::stop_signal(config.stop_signal(), &image.stop_signal);
+        let names = rootfs::prepare(dir, &self.layout.writable(&record.id), layers)
+            .map_err(|err| failed("prepare the container's root in", dir, &err))?;
+        make_sources(config)?;
+        if let Some(log) = log_path(&pod, config)
+            && let Some(parent) = log.parent()
+        {
+            fs::create_dir_all(parent).map_err(|err| failed("create", parent, &err))?;
+        }
+        let context = spec::security_context(config);
+        let namespaces = context.namespace_options.clone().unwrap_or_default();
+        let mut files = pod_files::names(&sandbox.dir, &pod, namespaces.ipc());
+        files.rootfs = dir.join("rootfs");
+        let seccomp_profile = match &context.seccomp {
+            Some(profile) if profile.profile_type() == ProfileType::Localhost => {
+                let path = Path::new(&profile.localhost_ref);
+                Some(fs::read_to_string(path).map_err(|err| failed("read seccomp profile", path, &err))?)
+            }
+            _ => None,
+        };
+        let cgroup = PathBuf::from(format!("{}/{}", sandbox.cgroup_parent(), record.id));
+        let spec = spec::spec(&spec::Request {
+            config,
+            image,
+            accounts,
+            host: &self.host,
+            cgroup: &cgroup,
+            layers: &names,
+            files: &files,
+            pid_of: self.pid_of(sandbox, namespaces.pid(), &namespaces.target_id)?,
+            devices: &devices(config, context.privileged)?,
+            seccomp_profile: seccomp_profile.as_deref(),
+        })
+        .map_err(|err| self.refused(&err))?;
+        let path = dir.join("config.json");
+        spec.save(&path)
+            .map_err(|err| Error::unknown(format!("write {}: {err}", path.display())))?;
+        Ok(Container::new(record, sandbox.clone(), dir.to_owned()))
+    }
+
+    /// The process whose PID namespace the container will share.
+    fn pid_of(&self, sandbox: &Sandbox, mode: NamespaceMode, target: &str) -> Result<Option<i32>> {
+        match mode {
+            NamespaceMode::Pod => Ok(Some(sandbox.record.lock().pause_pid)),
+            NamespaceMode::Target => match &*self.known_container(target)?.status.borrow() {
+                Status::Running { pid, .. } => Ok(Some(*pid)),
+                _ => Err(Error::failed_precondition(format!(
+                    "target container {target:?} is not running"
+                ))),
+            },
+            NamespaceMode::Container | NamespaceMode::Node => Ok(None),
+        }
+    }
+
+    fn refused(&self, err: &spec::SpecError) -> Error {
+        Error::unknown(format!("failed to generate container spec: {err}"))
+    }
+}
+
+/// Where the container's output goes.
+pub(super) fn log_path(pod: &PodSandboxConfig, config: &ContainerConfig) -> Option<PathBuf> {
+    let named = !pod.log_directory.is_empty() && !config.log_path.is_empty();
+    named.then(|| Path::new(&pod.log_directory).join(&config.log_path))
+}
+
+fn image_said(config: &ImageConfiguration) -> Image {
+    let Some(config) = config.config() else {
+        return Image::default();
+    };
+    Image {
+        entrypoint: config.entrypoint().clone().unwrap_or_default(),
+        command: config.cmd().clone().unwrap_or_default(),
+        env: config.env().clone().unwrap_or_default(),
+        working_dir: config.working_dir().clone().unwrap_or_default(),
+        user: config.user().clone().unwrap_or_default(),
+        stop_signal: config.stop_signal().clone().unwrap_or_default(),
+    }
+}
+
+/// A path of the node that does not exist is made, as a directory; other runtimes do so too.
+fn make_sources(config: &ContainerConfig) -> Result<()> {
+    for mount in config.mounts.iter().filter(|mount| mount.image.is_none()) {
+        let source = Path::new(&mount.host_path);
+        if !source.exists() {
+            fs::create_dir_all(source).map_err(|err| failed("create", source, &err))?;
+        }
+    }
+    Ok(())
+}
+
+fn devices(config: &ContainerConfig, privileged: bool) -> Result<Vec<(LinuxDevice, String)>> {
+    let mut found = Vec::new();
+    if privileged {
+        let dev = Path::new("/dev");
+        let all = host::devices(dev, dev).map_err(|err| failed("list the devices in", dev, &err))?;
+        found.extend(all.into_iter().map(|device| (device, "rwm".to_owned())));
+    }
+    for wish in &config.devices {
+        let path = Path::new(&wish.host_path);
+        let some = host::devices(path, Path::new(&wish.container_path))
+            .map_err(|err| failed("look at the device", path, &err))?;
+        if some.is_empty() {
+            return Err(Error::invalid_argument(format!("{}: not a device", path.display())));
+        }
+        found.extend(some.into_iter().map(|device| (device, wish.permissions.clone())));
+    }
+    Ok(found)
+}
+
+fn failed(action: &str, path: &Path, err: &std::io::Error) -> Error {
+    Error::unknown(format!("{action} {}: {err}", path.display()))
+}

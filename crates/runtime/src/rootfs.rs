@@ -1,0 +1,168 @@
+//! A container's root: links to the image's layers beside directories of its own, for overlayfs to put together.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use crate::spec::Accounts;
+
+/// Prepares a bundle's directory; the answer is the layers' names in it, the uppermost first, as overlayfs wants them.
+/// `layers` has the lowest first, as an image has them.
+pub(crate) fn prepare(bundle: &Path, writable: &Path, layers: &[PathBuf]) -> io::Result<Vec<String>> {
+    fs::create_dir_all(bundle.join("rootfs"))?;
+    for name in ["upper", "work"] {
+        let dir = writable.join(name);
+        fs::create_dir_all(&dir)?;
+        symlink(&dir, bundle.join(name))?;
+    }
+    // The root directory that a container sees is the uppermost one.
+    if let Some(top) = layers.last() {
+        let metadata = fs::metadata(top)?;
+        let upper = writable.join("upper");
+        std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))?;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+    }
+    let mut names = Vec::with_capacity(layers.len());
+    for (index, layer) in layers.iter().rev().enumerate() {
+        let name = short(index);
+        symlink(layer, bundle.join(&name))?;
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// A number in as few characters as a file's name allows without care for letters' case.
+fn short(mut number: usize) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut digits = Vec::new();
+    loop {
+        digits.push(DIGITS[number % DIGITS.len()]);
+        number /= DIGITS.len();
+        if number == 0 {
+            break;
+        }
+    }
+    digits.reverse();
+    digits.into_iter().map(char::from).collect()
+}
+
+/// The account files as the container will see them.
+pub(crate) fn accounts(layers: &[PathBuf]) -> Accounts {
+    let read = |path: &str| {
+        find(layers, Path::new(path), 0)
+            .and_then(|path| fs::read_to_string(path).ok())
+            .unwrap_or_default()
+    };
+    Accounts {
+        passwd: read("etc/passwd"),
+        group: read("etc/group"),
+    }
+}
+
+/// The file that a path leads to in the stack of layers, links followed within it.
+fn find(layers: &[PathBuf], path: &Path, links: usize) -> Option<PathBuf> {
+    const MAX_LINKS: usize = 16;
+    if links > MAX_LINKS {
+        return None;
+    }
+    let mut walked = PathBuf::new();
+    let mut parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    while let Some(part) = parts.next() {
+        if part == ".." {
+            walked.pop();
+            continue;
+        }
+        walked.push(&part);
+        let (layer, kind) = lookup(layers, &walked)?;
+        let here = layer.join(&walked);
+        if kind.is_symlink() {
+            let target = fs::read_link(&here).ok()?;
+            walked.pop();
+            // An absolute target replaces the whole path, as it does in the container.
+            let rest: PathBuf = parts.collect();
+            return find(layers, &walked.join(target).join(rest), links + 1);
+        }
+        if kind.is_file() {
+            return parts.next().is_none().then_some(here);
+        }
+    }
+    None
+}
+
+/// The uppermost layer that has a path, unless a layer above it has hidden it.
+fn lookup<'a>(layers: &'a [PathBuf], path: &Path) -> Option<(&'a PathBuf, fs::FileType)> {
+    for layer in layers.iter().rev() {
+        let mut hidden = false;
+        let mut prefix = layer.clone();
+        for part in path.components() {
+            prefix.push(part);
+            let Ok(metadata) = fs::symlink_metadata(&prefix) else {
+                break;
+            };
+            let kind = metadata.file_type();
+            if kind.is_char_device() && metadata.rdev() == 0 {
+                return None;
+            }
+            if prefix.strip_prefix(layer) == Ok(path) {
+                return Some((layer, kind));
+            }
+            hidden |= !kind.is_dir() || opaque(&prefix);
+        }
+        if hidden {
+            return None;
+        }
+    }
+    None
+}
+
+fn opaque(dir: &Path) -> bool {
+    xattr::get(dir, "trusted.overlay.opaque").is_ok_and(|value| value.as_deref() == Some(b"y"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed call fails the test
+
+    use super::*;
+
+    #[test]
+    fn names_stay_short() {
+        let names = [(0, "0"), (10, "a"), (35, "z"), (36, "10"), (499, "dv")];
+        for (number, name) in names {
+            assert_eq!(short(number), name);
+        }
+    }
+
+    #[test]
+    fn account_files_are_found_as_the_container_would() {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = |name: &str| dir.path().join(name);
+        let file = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        file("low/etc/passwd", "low");
+        file("low/etc/group", "group");
+        file("high/etc/passwd", "high");
+        let layers = [layer("low"), layer("high")];
+        let found = accounts(&layers);
+        assert_eq!((found.passwd.as_str(), found.group.as_str()), ("high", "group"));
+
+        // A link leads through the stack, and an absolute one starts at the container's root.
+        file("low/usr/share/accounts", "linked");
+        fs::create_dir_all(layer("links/etc")).unwrap();
+        symlink("/usr/share/accounts", layer("links/etc/passwd")).unwrap();
+        symlink("../../../usr/share/accounts", layer("links/etc/group")).unwrap();
+        let found = accounts(&[layer("low"), layer("links")]);
+        assert_eq!((found.passwd.as_str(), found.group.as_str()), ("linked", "linked"));
+        symlink("loop", layer("links/loop")).unwrap();
+        assert!(find(&[layer("links")], Path::new("loop"), 0).is_none());
+        assert_eq!(accounts(&[]).passwd, "");
+    }
+}
