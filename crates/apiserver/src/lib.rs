@@ -26,7 +26,6 @@ mod reviews;
 mod serve;
 mod server;
 mod services;
-mod shape;
 mod subresources;
 mod tls;
 mod walk;

@@ -1,20 +1,23 @@
 //! Answers as HTTP responses, in the form that the client wants.
 
-use std::io::Write as _;
+use std::{borrow::Cow, io::Write as _};
 
-use api::{Format, Status, status};
+use api::{
+    Format, Status, status,
+    table::{self, IncludeObject, ListHead},
+};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use jiff::Timestamp;
 
 use crate::{
     Body, BoxError,
     answer::{Answer, Content, List},
     call::Call,
     negotiate::{Accept, Shape},
-    shape::{self, Table},
 };
 
 /// Answers of at least this size are compressed for clients that take it, as upstream.
@@ -110,78 +113,70 @@ async fn compress(bytes: Bytes) -> Option<Bytes> {
 }
 
 fn object(call: &Call<'_>, stored: Bytes) -> Result<Bytes, Status> {
-    let mut out = Vec::new();
     match call.accept.shape {
-        Shape::Whole => {
-            return Ok(match call.resource.strategy.wire(&stored)? {
-                std::borrow::Cow::Borrowed(_) => stored,
-                std::borrow::Cow::Owned(bytes) => bytes.into(),
-            });
+        Shape::Whole => Ok(match call.resource.strategy.wire(&stored)? {
+            Cow::Borrowed(_) => stored,
+            Cow::Owned(bytes) => bytes.into(),
+        }),
+        Shape::Metadata => table::partial_object(&stored).map(Bytes::from),
+        Shape::Table => {
+            let object = call.resource.strategy.load(&stored)?;
+            let version = object.metadata().resource_version.clone().unwrap_or_default();
+            let head = ListHead {
+                resource_version: version,
+                ..ListHead::default()
+            };
+            rows(call, std::iter::once(&stored[..]), &head)
         }
-        Shape::Table => Table::of(call).one(&stored, &mut out)?,
-        Shape::Metadata => shape::metadata(&stored, &mut out)?,
     }
-    Ok(out.into())
+}
+
+fn rows<'a>(call: &Call<'_>, stored: impl Iterator<Item = &'a [u8]>, head: &ListHead) -> Result<Bytes, Status> {
+    let include = IncludeObject::parse(call.query.get("includeObject"))?;
+    table::table(call.resource, stored, head, include, true, Timestamp::now()).map(Bytes::from)
 }
 
 fn list(call: &Call<'_>, list: &List) -> Result<Bytes, Status> {
-    let mut metadata = format!(r#"{{"resourceVersion":"{}""#, list.revision);
-    if let Some(next) = &list.next {
-        metadata.push_str(&format!(r#","continue":"{next}""#));
+    let head = ListHead {
+        resource_version: list.revision.to_string(),
+        continue_token: list.next.clone(),
+        remaining_item_count: list.remaining,
+    };
+    let stored = list.entries.iter().map(|entry| &entry.value[..]);
+    match call.accept.shape {
+        Shape::Whole => whole(call, list, &head),
+        Shape::Metadata => table::partial_list(stored, &head).map(Bytes::from),
+        Shape::Table => rows(call, stored, &head),
     }
-    if let Some(remaining) = list.remaining {
-        metadata.push_str(&format!(r#","remainingItemCount":{remaining}"#));
-    }
-    metadata.push('}');
+}
+
+/// A list of whole objects: their stored bytes, one after the other.
+fn whole(call: &Call<'_>, list: &List, head: &ListHead) -> Result<Bytes, Status> {
+    let resource = call.resource;
+    let api_version = resource.api_version();
     let bytes: usize = list.entries.iter().map(|entry| entry.value.len() + 1).sum();
     let mut out = Vec::with_capacity(bytes + 256);
-    let stored = list.entries.iter().map(|entry| &entry.value[..]);
-    let resource = call.resource;
-    match call.accept.shape {
-        Shape::Table => {
-            Table::of(call).many(&metadata, stored, &mut out)?;
-            return Ok(out.into());
+    let head = serde_json::to_string(head).map_err(status::internal)?;
+    let kind = resource.list_kind;
+    let begin = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{head},"items":["#);
+    out.extend_from_slice(begin.as_bytes());
+    // A list says once what its items are, so they do not say it again. Stored objects begin with it.
+    let said = format!(r#"{{"apiVersion":"{api_version}","kind":"{}","#, resource.kind);
+    for (index, entry) in list.entries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
         }
-        Shape::Metadata => {
-            begin(&mut out, "PartialObjectMetadataList", "meta.k8s.io/v1", &metadata);
-            for (index, stored) in stored.enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                shape::metadata(stored, &mut out)?;
+        let wire = resource.strategy.wire(&entry.value)?;
+        match wire.strip_prefix(said.as_bytes()) {
+            Some(rest) => {
+                out.push(b'{');
+                out.extend_from_slice(rest);
             }
-        }
-        Shape::Whole => {
-            begin(&mut out, resource.list_kind, &resource.api_version(), &metadata);
-            // A list says once what its items are, so they do not say it again. Stored objects begin with it.
-            let said = format!(
-                r#"{{"apiVersion":"{}","kind":"{}","#,
-                resource.api_version(),
-                resource.kind
-            );
-            for (index, stored) in stored.enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                let wire = resource.strategy.wire(stored)?;
-                match wire.strip_prefix(said.as_bytes()) {
-                    Some(rest) => {
-                        out.push(b'{');
-                        out.extend_from_slice(rest);
-                    }
-                    None => out.extend_from_slice(&wire),
-                }
-            }
+            None => out.extend_from_slice(&wire),
         }
     }
     out.extend_from_slice(b"]}");
     Ok(out.into())
-}
-
-fn begin(out: &mut Vec<u8>, kind: &str, api_version: &str, metadata: &str) {
-    out.extend_from_slice(
-        format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#).as_bytes(),
-    );
 }
 
 /// JSON with two spaces for each level, its fields in their order.

@@ -5,11 +5,15 @@
 //! lists anew. Objects are sent as the bytes that were stored; only the event around them is written for each
 //! watcher.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use api::{Resource, Status};
+use api::{
+    Resource, Status,
+    table::{self, IncludeObject, ListHead},
+};
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use jiff::Timestamp;
 use rand::RngExt as _;
 use store::{Change, Entry, ListOptions};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
@@ -25,7 +29,6 @@ use crate::{
         selection::{Match, Seen, Selection, revision_match},
         store_error,
     },
-    shape::{self, Table},
 };
 
 /// How often a quiet watch says how far it has come.
@@ -78,7 +81,8 @@ pub(crate) async fn watch(call: &Call<'_>) -> Outcome {
         encoder: Encoder {
             resource: call.resource,
             shape: call.accept.shape,
-            table: Table::of(call),
+            include: IncludeObject::parse(call.query.get("includeObject"))?,
+            headings: true,
         },
         selection,
         initial: entries.into_iter(),
@@ -155,7 +159,7 @@ impl Events {
         while batch.len() < BATCH_BYTES {
             match self.initial.next() {
                 Some(entry) if self.selection.admits(self.encoder.resource, &entry) => {
-                    self.encoder.event("ADDED", &entry.value, batch);
+                    self.encoder.event("ADDED", &entry, batch);
                 }
                 Some(_) => {}
                 None => {
@@ -171,8 +175,8 @@ impl Events {
     fn take(&mut self, change: Option<store::Result<Change>>, batch: &mut Vec<u8>) {
         match change {
             Some(Ok(change)) => match self.selection.seen(self.encoder.resource, &change) {
-                Some(Seen::Added) => self.encoder.event("ADDED", &change.entry().value, batch),
-                Some(Seen::Modified) => self.encoder.event("MODIFIED", &change.entry().value, batch),
+                Some(Seen::Added) => self.encoder.event("ADDED", change.entry(), batch),
+                Some(Seen::Modified) => self.encoder.event("MODIFIED", change.entry(), batch),
                 Some(Seen::Deleted) => self.encoder.event("DELETED", &last_seen(&change), batch),
                 None => {}
             },
@@ -186,13 +190,13 @@ impl Events {
 }
 
 /// An object as a watcher last saw it, at the revision at which it went out of the watcher's sight.
-fn last_seen(change: &Change) -> Bytes {
+fn last_seen(change: &Change) -> Arc<Entry> {
     match change {
         Change::Put {
             entry,
             previous: Some(previous),
-        } => previous.at(entry.revision).value.clone(),
-        Change::Put { entry, previous: None } | Change::Delete { entry, .. } => entry.value.clone(),
+        } => Arc::new(previous.at(entry.revision)),
+        Change::Put { entry, previous: None } | Change::Delete { entry, .. } => entry.clone(),
     }
 }
 
@@ -200,34 +204,37 @@ fn last_seen(change: &Change) -> Bytes {
 struct Encoder {
     resource: &'static Resource,
     shape: Shape,
-    table: Table,
+    include: IncludeObject,
+    /// Whether a table says what its columns are: the first one of a watch does.
+    headings: bool,
 }
 
 impl Encoder {
-    fn event(&mut self, kind: &str, stored: &[u8], out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(b"{\"type\":\"");
-        out.extend_from_slice(kind.as_bytes());
-        out.extend_from_slice(b"\",\"object\":");
-        let written = match self.shape {
-            Shape::Whole => self
-                .resource
-                .strategy
-                .wire(stored)
-                .map(|object| out.extend_from_slice(&object)),
-            Shape::Metadata => shape::metadata(stored, out),
-            Shape::Table => {
-                let written = self.table.one(stored, out);
-                // The headings are sent with the first rows only.
-                self.table.headings = false;
-                written
+    fn event(&mut self, kind: &str, entry: &Entry, out: &mut Vec<u8>) {
+        match self.object(entry) {
+            Ok(object) => {
+                out.extend_from_slice(b"{\"type\":\"");
+                out.extend_from_slice(kind.as_bytes());
+                out.extend_from_slice(b"\",\"object\":");
+                out.extend_from_slice(&object);
+                out.extend_from_slice(b"}\n");
             }
-        };
-        match written {
-            Ok(()) => out.extend_from_slice(b"}\n"),
-            Err(status) => {
-                out.truncate(start);
-                Self::error(&status, out);
+            Err(status) => Self::error(&status, out),
+        }
+    }
+
+    fn object<'e>(&mut self, entry: &'e Entry) -> Result<Cow<'e, [u8]>, Status> {
+        match self.shape {
+            Shape::Whole => self.resource.strategy.wire(&entry.value),
+            Shape::Metadata => table::partial_object(&entry.value).map(Cow::Owned),
+            Shape::Table => {
+                let head = ListHead {
+                    resource_version: entry.revision.to_string(),
+                    ..ListHead::default()
+                };
+                let headings = std::mem::take(&mut self.headings);
+                let rows = [&entry.value[..]];
+                table::table(self.resource, rows, &head, self.include, headings, Timestamp::now()).map(Cow::Owned)
             }
         }
     }
@@ -247,7 +254,7 @@ impl Encoder {
             ),
             Shape::Metadata => String::from(r#""kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1""#),
             Shape::Table => {
-                String::from(r#""kind":"Table","apiVersion":"meta.k8s.io/v1","columnDefinitions":null,"rows":[]"#)
+                String::from(r#""kind":"Table","apiVersion":"meta.k8s.io/v1","columnDefinitions":[],"rows":[]"#)
             }
         };
         out.extend_from_slice(format!("{{\"type\":\"BOOKMARK\",\"object\":{{{head},{metadata}}}}}\n").as_bytes());
