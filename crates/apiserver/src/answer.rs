@@ -67,6 +67,13 @@ impl Answer {
 
 impl From<Status> for Answer {
     fn from(status: Status) -> Self {
-        Self::new(status.code(), Content::Status(status))
+        // A success of 200 does not say so in its body.
+        let succeeded = status.as_meta().status.as_deref() == Some("Success");
+        let code = if succeeded && status.as_meta().code.is_none() {
+            200
+        } else {
+            status.code()
+        };
+        Self::new(code, Content::Status(status))
     }
 }
