@@ -180,6 +180,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
             }
             Some(State::Running) => {
                 if let Some(instance) = current
+                    && !instance.hash.is_empty()
                     && instance.hash != labels::hash(container)
                     && !memory.stopping.contains_key(&instance.id)
                 {
@@ -371,3 +372,7 @@ fn ends_next<'a>(pod: &Pod, alive: &[&'a Instance]) -> Vec<&'a Instance> {
         .into_iter()
         .collect()
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,377 @@
+//! The plan, by tables: what stands on the left is what a worker sees, on the right what it does.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pods::memory::Verdict;
+
+const NOW: i64 = 10_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// A pod with the containers `init…` (init), `side…` (sidecar) and others (app), each named by a word.
+fn pod(policy: &str, names: &str) -> Pod {
+    let of = |role: fn(&str) -> bool| {
+        names
+            .split_whitespace()
+            .filter(move |name| role(name))
+            .map(|name| match name.starts_with("side") {
+                true => json!({"name": name, "restartPolicy": "Always"}),
+                false => json!({"name": name}),
+            })
+    };
+    let init = of(|name| name.starts_with("init") || name.starts_with("side")).collect::<Vec<_>>();
+    let apps = of(|name| !name.starts_with("init") && !name.starts_with("side")).collect::<Vec<_>>();
+    serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+        "spec": {"restartPolicy": policy, "initContainers": init, "containers": apps, "terminationGracePeriodSeconds": 30},
+    }))
+    .unwrap()
+}
+
+fn sandbox(id: &str, ready: bool) -> Sandbox {
+    let attempt = id[1..].parse().unwrap();
+    Sandbox {
+        id: id.into(),
+        attempt,
+        ready,
+        created_at: i64::from(attempt),
+        ips: vec!["10.0.0.1".into()],
+        host_network: false,
+    }
+}
+
+/// `name:restarts@sandbox=state`, the state being `run`, `new`, `unknown` or an exit code; newest first.
+fn instances(text: &str) -> Vec<Instance> {
+    let one = |word: &str| {
+        let (name, rest) = word.split_once(':').unwrap();
+        let (restarts, rest) = rest.split_once('@').unwrap();
+        let (sandbox, state) = rest.split_once('=').unwrap();
+        let exit = state.parse();
+        Instance {
+            id: format!("{name}{restarts}"),
+            name: name.into(),
+            sandbox: sandbox.into(),
+            restarts: restarts.parse().unwrap(),
+            state: match (state, &exit) {
+                ("run", _) => State::Running,
+                ("new", _) => State::Created,
+                (_, Ok(_)) => State::Exited,
+                _ => State::Unknown,
+            },
+            created_at: 1,
+            started_at: 1,
+            finished_at: if exit.is_ok() { (NOW - 1) * 1_000_000_000 } else { 0 },
+            exit_code: exit.unwrap_or(0),
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_ref: String::new(),
+            hash: String::new(),
+            user: None,
+            message_file: None,
+            log_path: String::new(),
+        }
+    };
+    text.split_whitespace().map(one).collect()
+}
+
+fn observed(sandboxes: &str, text: &str) -> Observed {
+    let sandboxes = sandboxes.split_whitespace().map(|word| match word.strip_prefix('-') {
+        Some(id) => sandbox(id, false),
+        None => sandbox(word, true),
+    });
+    Observed {
+        sandboxes: sandboxes.collect(),
+        instances: instances(text),
+    }
+}
+
+fn words(plan: &Plan) -> String {
+    let word = |action: &Action| match action {
+        Action::CreateSandbox { attempt } => format!("sandbox{attempt}"),
+        Action::StopSandbox { id } => format!("stop-{id}"),
+        Action::Start { name, restarts, .. } => format!("start-{name}{restarts}"),
+        Action::Stop { id, grace, .. } => format!("stop-{id}/{grace}"),
+        Action::RemoveInstance { id } => format!("rm-{id}"),
+        Action::RemoveSandbox { id } => format!("rm-{id}"),
+        Action::CleanUp => "clean".into(),
+        Action::Forget => "forget".into(),
+    };
+    plan.actions.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn planned(pod: &Pod, observed: &Observed, memory: &Memory) -> Plan {
+    plan(pod, false, observed, memory, at(NOW))
+}
+
+#[test]
+fn a_pod_comes_up_in_order() {
+    let cases = [
+        // sandbox first, then init containers one by one, then the apps together
+        ("Always", "a b", "", "", "sandbox0"),
+        ("Always", "a b", "s0", "", "start-a0 start-b0"),
+        ("Always", "a b", "s0", "a:0@s0=run", "start-b0"),
+        ("Always", "a b", "s0", "b:0@s0=run a:0@s0=run", ""),
+        ("Always", "init a", "s0", "", "start-init0"),
+        ("Always", "init a", "s0", "init:0@s0=run", ""),
+        ("Always", "init a", "s0", "init:0@s0=0", "start-a0"),
+        ("Always", "init init2 a", "s0", "init:0@s0=0", "start-init20"),
+        ("Always", "init a", "s0", "init:0@s0=1", "start-init1"),
+        ("Never", "init a", "s0", "init:0@s0=1", "stop-s0"),
+        // a sidecar must run before what follows it, and is restarted beside the apps
+        ("Always", "side init a", "s0", "", "start-side0"),
+        ("Always", "side init a", "s0", "side:0@s0=run", "start-init0"),
+        ("Always", "side init a", "s0", "init:0@s0=0 side:0@s0=run", "start-a0"),
+        ("Never", "side a", "s0", "a:0@s0=run side:0@s0=1", "start-side1"),
+        // an init container that was forgotten after the apps began is not run again
+        ("Always", "init a", "s0", "a:0@s0=run", ""),
+        // made and not started by an earlier kubelet
+        ("Always", "a", "s0", "a:0@s0=new", "rm-a0"),
+    ];
+    for (policy, names, sandboxes, seen, expected) in cases {
+        let plan = planned(&pod(policy, names), &observed(sandboxes, seen), &Memory::default());
+        assert_eq!(words(&plan), expected, "{policy} {names} | {sandboxes} | {seen}");
+    }
+}
+
+#[test]
+fn what_ends_is_restarted_by_its_policy() {
+    let cases = [
+        ("Always", "a:0@s0=0", "start-a1", false),
+        ("Always", "a:3@s0=1 a:2@s0=1", "rm-a2 start-a4", false),
+        ("OnFailure", "a:0@s0=1", "start-a1", false),
+        ("OnFailure", "a:0@s0=0", "stop-s0", true),
+        ("Never", "a:0@s0=1", "stop-s0", true),
+    ];
+    for (policy, seen, expected, ended) in cases {
+        let plan = planned(&pod(policy, "a"), &observed("s0", seen), &Memory::default());
+        assert_eq!(
+            (words(&plan).as_str(), plan.ended),
+            (expected, ended),
+            "{policy} {seen}"
+        );
+    }
+    let both = planned(
+        &pod("Never", "a b"),
+        &observed("s0", "b:0@s0=run a:0@s0=0"),
+        &Memory::default(),
+    );
+    assert_eq!(
+        (words(&both).as_str(), both.ended),
+        ("", false),
+        "the pod is over with its last container"
+    );
+}
+
+#[test]
+fn a_container_that_keeps_failing_waits() {
+    let mut memory = Memory::default();
+    memory.restarts.next("a", at(NOW - 5), at(NOW - 5));
+    let plan = planned(&pod("Always", "a"), &observed("s0", "a:1@s0=1"), &memory);
+    assert_eq!(words(&plan), "");
+    assert_eq!(plan.wake, Some(at(NOW + 9)));
+    let (name, waiting) = &plan.held_back[0];
+    assert_eq!((name.as_str(), waiting.reason.as_str()), ("a", "CrashLoopBackOff"));
+    assert_eq!(waiting.message, "back-off 10s restarting failed container=a pod=p_n(u)");
+    let later = super::plan(
+        &pod("Always", "a"),
+        false,
+        &observed("s0", "a:1@s0=1"),
+        &memory,
+        at(NOW + 9),
+    );
+    assert_eq!(words(&later), "start-a2");
+}
+
+#[test]
+fn what_cannot_start_yet_does_not_keep_others_away() {
+    let mut memory = Memory::default();
+    memory.retry_at.insert("a".into(), at(NOW + 7));
+    let plan = planned(&pod("Always", "a b"), &observed("s0", ""), &memory);
+    assert_eq!((words(&plan).as_str(), plan.wake), ("start-b0", Some(at(NOW + 7))));
+}
+
+#[test]
+fn a_dead_sandbox_is_replaced_and_everything_starts_again() {
+    let cases = [
+        ("Always", "init a", "-s0", "a:0@s0=137 init:0@s0=0", "sandbox1"),
+        ("Always", "init a", "s1 -s0", "a:0@s0=137 init:0@s0=0", "start-init1"),
+        (
+            "Always",
+            "init a",
+            "s1 -s0",
+            "init:1@s1=0 a:0@s0=137 init:0@s0=0",
+            "rm-init0 start-a1",
+        ),
+        ("Always", "a", "s1 -s0", "a:1@s1=run", "rm-s0"),
+        ("OnFailure", "a b", "s1 -s0", "b:0@s0=0 a:0@s0=137", "start-a1"),
+        ("Never", "a", "-s0", "a:0@s0=137", ""),
+        ("Always", "a", "-s0", "a:0@s0=run", "stop-s0 sandbox1"),
+        ("Always", "a", "s1 s0", "", "stop-s0 start-a0"),
+    ];
+    for (policy, names, sandboxes, seen, expected) in cases {
+        let plan = planned(&pod(policy, names), &observed(sandboxes, seen), &Memory::default());
+        assert_eq!(words(&plan), expected, "{policy} {names} | {sandboxes} | {seen}");
+    }
+    let mut memory = Memory::default();
+    memory.retry_at.insert(String::new(), at(NOW + 4));
+    let plan = planned(&pod("Always", "a"), &observed("", ""), &memory);
+    assert_eq!((words(&plan).as_str(), plan.wake), ("", Some(at(NOW + 4))));
+}
+
+#[test]
+fn a_changed_image_ends_its_container() {
+    let pod = pod("Always", "a");
+    let mut seen = observed("s0", "a:0@s0=run");
+    seen.instances[0].hash = "other".into();
+    let plan = planned(&pod, &seen, &Memory::default());
+    let why = Some("Container a definition changed, will be restarted".to_owned());
+    assert_eq!(
+        plan.actions,
+        [Action::Stop {
+            id: "a0".into(),
+            name: "a".into(),
+            grace: 30,
+            why
+        }]
+    );
+    seen.instances[0].hash = labels::hash(pod.containers().next().unwrap().1);
+    assert_eq!(words(&planned(&pod, &seen, &Memory::default())), "");
+}
+
+fn deleted(names: &str, grace: i64) -> Pod {
+    let mut pod = pod("Always", names);
+    pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOW)));
+    pod.metadata.deletion_grace_period_seconds = Some(grace);
+    pod
+}
+
+#[test]
+fn a_deleted_pod_goes_step_by_step() {
+    let cases: [(&str, &str, &str); 6] = [
+        ("s0", "b:0@s0=run a:0@s0=run side:0@s0=run", "stop-b0/30 stop-a0/30"),
+        ("s0", "b:0@s0=0 a:0@s0=run side:0@s0=run", "stop-a0/30"),
+        ("s0", "b:0@s0=0 a:0@s0=0 side:0@s0=run", "stop-side0/30"),
+        (
+            "s0",
+            "b:0@s0=0 a:0@s0=0 side:0@s0=0",
+            "stop-s0 rm-b0 rm-a0 rm-side0 rm-s0 clean forget",
+        ),
+        ("", "", "clean forget"),
+        ("-s0", "", "rm-s0 clean forget"),
+    ];
+    for (sandboxes, seen, expected) in cases {
+        let plan = planned(&deleted("side a b", 30), &observed(sandboxes, seen), &Memory::default());
+        assert_eq!(words(&plan), expected, "{sandboxes} | {seen}");
+        assert!(plan.ended && !plan.finished);
+    }
+    let memory = Memory {
+        cleaned: true,
+        forgotten: true,
+        ..Memory::default()
+    };
+    let waiting = planned(&deleted("a", 30), &observed("", ""), &memory);
+    assert_eq!(
+        (words(&waiting).as_str(), waiting.finished),
+        ("", false),
+        "the API server has not said that it is gone"
+    );
+    let gone = plan(&deleted("a", 30), true, &observed("", ""), &memory, at(NOW));
+    assert!(gone.finished && gone.actions.is_empty());
+}
+
+#[test]
+fn the_last_sidecar_ends_first() {
+    let plan = planned(
+        &deleted("side1 side2 a", 30),
+        &observed("s0", "a:0@s0=0 side2:0@s0=run side1:0@s0=run"),
+        &Memory::default(),
+    );
+    assert_eq!(words(&plan), "stop-side20/30");
+}
+
+#[test]
+fn a_grace_period_is_shortened_and_never_lengthened() {
+    let seen = observed("s0", "a:0@s0=run");
+    let told = |grace: i64| Memory {
+        ending: Some((at(NOW - 10), 30)),
+        stopping: [("a0".to_owned(), at(NOW - 10 + grace))].into(),
+        ..Memory::default()
+    };
+    for (asked, expected) in [
+        (30, ""),
+        (60, ""),
+        (15, "stop-a0/5"),
+        (1, "stop-a0/2"),
+        (0, "stop-a0/2"),
+    ] {
+        assert_eq!(
+            words(&planned(&deleted("a", asked), &seen, &told(30))),
+            expected,
+            "{asked}"
+        );
+    }
+    assert_eq!(
+        words(&planned(&deleted("a", 0), &seen, &told(11))),
+        "",
+        "it is about to be killed"
+    );
+}
+
+#[test]
+fn a_verdict_ends_the_pod_and_leaves_it_to_be_seen() {
+    let verdict = |grace| {
+        Some(Verdict {
+            reason: "Evicted".into(),
+            message: String::new(),
+            grace,
+        })
+    };
+    let memory = Memory {
+        verdict: verdict(Some(1)),
+        ..Memory::default()
+    };
+    assert_eq!(
+        words(&planned(&pod("Always", "a"), &observed("s0", "a:0@s0=run"), &memory)),
+        "stop-a0/2"
+    );
+    let over = planned(&pod("Always", "a"), &observed("s0", "a:0@s0=137"), &memory);
+    assert_eq!((words(&over).as_str(), over.ended), ("stop-s0", true));
+    let memory = Memory {
+        verdict: verdict(None),
+        ..Memory::default()
+    };
+    assert_eq!(
+        words(&planned(&pod("Always", "a"), &observed("s0", "a:0@s0=run"), &memory)),
+        "stop-a0/30"
+    );
+}
+
+#[test]
+fn a_phase_that_is_final_stays() {
+    let mut over = pod("Always", "a");
+    over.status = serde_json::from_value::<Value>(json!({"phase": "Failed"}))
+        .ok()
+        .and_then(|status| serde_json::from_value(status).ok());
+    assert_eq!(
+        words(&planned(&over, &observed("", ""), &Memory::default())),
+        "",
+        "nothing is started"
+    );
+}
+
+#[test]
+fn a_pod_wakes_at_its_deadline() {
+    let mut pod = pod("Always", "a");
+    pod.spec.as_mut().unwrap().active_deadline_seconds = Some(60);
+    pod.status = serde_json::from_value(json!({"startTime": at(NOW - 20)})).unwrap();
+    assert_eq!(
+        planned(&pod, &observed("s0", "a:0@s0=run"), &Memory::default()).wake,
+        Some(at(NOW + 40))
+    );
+}
