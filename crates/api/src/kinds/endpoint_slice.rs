@@ -206,8 +206,17 @@ impl TypedStrategy for EndpointSlices {
     }
 
     fn row(&self, slice: &EndpointSlice, now: Timestamp) -> Vec<Value> {
-        let port = |port: Option<i32>| port.map_or_else(|| "*".to_owned(), |port| port.to_string());
-        let ports: Vec<String> = slice.ports.iter().flatten().map(|p| port(p.port)).collect();
+        // Without a number a port stands for all; its name is shown if it has one.
+        let ports: Vec<String> = slice
+            .ports
+            .iter()
+            .flatten()
+            .map(|port| match (port.port, &port.name) {
+                (Some(number), _) => number.to_string(),
+                (None, Some(name)) => name.clone(),
+                (None, None) => "*".to_owned(),
+            })
+            .collect();
         let addresses: Vec<String> = slice
             .endpoints
             .iter()

@@ -111,7 +111,7 @@ fn summary(endpoints: &Endpoints) -> String {
         }
     }
     match count {
-        0 => "<none>".to_owned(),
+        0 if endpoints.subsets.as_ref().is_none_or(Vec::is_empty) => "<none>".to_owned(),
         count if count > SHOWN => format!("{} + {} more...", shown.join(","), count - SHOWN),
         _ => shown.join(","),
     }

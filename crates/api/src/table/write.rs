@@ -60,7 +60,7 @@ struct Table<'a> {
     api_version: &'static str,
     metadata: &'a ListHead,
     column_definitions: Vec<ColumnDefinition>,
-    rows: Vec<Row>,
+    rows: Vec<Row<'a>>,
 }
 
 #[derive(Serialize)]
@@ -93,10 +93,17 @@ impl From<&Column> for ColumnDefinition {
 }
 
 #[derive(Serialize)]
-struct Row {
+struct Row<'a> {
     cells: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    object: Option<Box<RawValue>>,
+    object: Option<RowObject<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum RowObject<'a> {
+    Metadata(Partial<'a>),
+    Whole(Box<RawValue>),
 }
 
 #[derive(Serialize)]
@@ -157,17 +164,21 @@ pub fn table<'a>(
     serde_json::to_vec(&table).map_err(status::internal)
 }
 
-fn row(resource: &Resource, stored: &[u8], include: IncludeObject, now: Timestamp) -> Result<Row, Status> {
-    let object = resource.strategy.load(stored)?;
-    let raw = |bytes: &[u8]| serde_json::from_slice::<Box<RawValue>>(bytes).map_err(status::internal);
-    let object_field = match include {
+fn row<'a>(resource: &Resource, stored: &'a [u8], include: IncludeObject, now: Timestamp) -> Result<Row<'a>, Status> {
+    let loaded = resource.strategy.load(stored)?;
+    let object = match include {
         IncludeObject::None => None,
-        IncludeObject::Metadata => Some(raw(&partial_object(stored)?)?),
-        IncludeObject::Object => Some(raw(&resource.strategy.wire(stored)?)?),
+        IncludeObject::Metadata => Some(RowObject::Metadata(partial(stored)?)),
+        IncludeObject::Object => {
+            let wire = resource.strategy.wire(stored)?;
+            Some(RowObject::Whole(
+                serde_json::from_slice(&wire).map_err(status::internal)?,
+            ))
+        }
     };
     Ok(Row {
-        cells: resource.strategy.row(&*object, now),
-        object: object_field,
+        cells: resource.strategy.row(&*loaded, now),
+        object,
     })
 }
 
