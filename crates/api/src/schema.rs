@@ -77,6 +77,11 @@ impl Struct {
             .map(|at| &self.fields[at])
     }
 
+    /// The fields, by name.
+    pub fn fields(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter()
+    }
+
     /// The type's name without its package: `PodSpec`.
     pub fn short_name(&self) -> &str {
         short_name(&self.name)

@@ -125,7 +125,7 @@ pub fn prepare_update(new: &mut ObjectMeta, old: &ObjectMeta) {
 /// Counts the generation up when the desired state changed.
 pub fn bump_generation(new: &mut ObjectMeta, old: &ObjectMeta, changed: bool) {
     new.generation = if changed {
-        Some(old.generation.unwrap_or(0) + 1)
+        Some(old.generation.unwrap_or(0).saturating_add(1))
     } else {
         old.generation
     };
