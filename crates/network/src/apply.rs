@@ -1,12 +1,8 @@
 //! Plans put into the kernel.
 
-use std::{
-    fs::File,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    os::fd::AsRawFd,
-};
+use std::{fs::File, io, net::Ipv4Addr, os::fd::AsRawFd};
 
+use futures::{FutureExt, future::BoxFuture};
 use ipnet::IpNet;
 use netlink_packet_route::{
     link::{InfoData, InfoVeth, LinkAttribute},
@@ -63,85 +59,72 @@ async fn make_pair(node: &Handle, netns: &File, plan: &LinkPlan) -> Result<()> {
     }
 }
 
+/// The requests go out one behind the other without waiting for answers: `try_join!` starts what it is given
+/// in order, and the kernel works it off in order.
 async fn set_up_pod_end(pod: &Handle, plan: &LinkPlan) -> Result<()> {
     let index = netlink::index(pod, POD_END).await?;
-    let what = |what: &str| format!("{what} in the pod of {}", plan.name);
-
-    for link in [LOOPBACK, index] {
-        let up = LinkUnspec::new_with_index(link).up().build();
+    let step = |what: &str, answer| answered(format!("{what} in the pod of {}", plan.name), answer);
+    let up = |link| {
         pod.link()
-            .change(up)
+            .change(LinkUnspec::new_with_index(link).up().build())
             .execute()
-            .await
-            .doing(|| what("setting the links up"))?;
-    }
-
-    let address = IpAddr::V4(plan.address);
-    pod.address()
-        .add(index, address, 32)
-        .execute()
-        .await
-        .doing(|| what("adding its address"))?;
-
+    };
     let gateway = route(GATEWAY, 32)
         .output_interface(index)
         .scope(RouteScope::Link)
         .build();
-    pod.route()
-        .add(gateway)
-        .execute()
-        .await
-        .doing(|| what("adding the gateway's route"))?;
-    pod.neighbours()
+    let gateway_mac = pod
+        .neighbours()
         .add(index, GATEWAY.into())
-        .link_layer_address(&NODE_MAC)
-        .execute()
-        .await
-        .doing(|| what("adding the gateway's hardware address"))?;
-
+        .link_layer_address(&NODE_MAC);
     let default = RouteMessageBuilder::<Ipv4Addr>::new()
         .gateway(GATEWAY)
         .output_interface(index)
         .build();
-    pod.route()
-        .add(default)
-        .execute()
-        .await
-        .doing(|| what("adding the default route"))
+    futures::try_join!(
+        step("setting the loopback link up", up(LOOPBACK).boxed()),
+        step("setting the link up", up(index).boxed()),
+        step(
+            "adding the address",
+            pod.address().add(index, plan.address.into(), 32).execute().boxed()
+        ),
+        step("adding the gateway's route", pod.route().add(gateway).execute().boxed()),
+        step("adding the gateway's hardware address", gateway_mac.execute().boxed()),
+        step("adding the default route", pod.route().add(default).execute().boxed()),
+    )?;
+    Ok(())
 }
 
 async fn set_up_node_end(node: &Handle, plan: &LinkPlan) -> Result<()> {
-    let index = netlink::index(node, &plan.name).await?;
     let LinkPlan { name, address, .. } = plan;
-
-    let alias = LinkAttribute::IfAlias(plan.alias.clone());
-    let alias = LinkUnspec::new_with_index(index).append_extra_attribute(alias).build();
-    node.link()
-        .change(alias)
-        .execute()
-        .await
-        .doing(|| format!("naming link {name}"))?;
-
-    node.neighbours()
-        .add(index, (*address).into())
-        .link_layer_address(&plan.pod_mac)
-        .execute()
-        .await
-        .doing(|| format!("adding the hardware address of {address} on {name}"))?;
-
+    let index = netlink::index(node, name).await?;
     if plan.from_localhost {
         write_sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
     }
+    let step = |what: &str, answer| answered(format!("{what} {name}"), answer);
+    let alias = LinkAttribute::IfAlias(plan.alias.clone());
+    let alias = LinkUnspec::new_with_index(index).append_extra_attribute(alias).build();
+    let pod_mac = node
+        .neighbours()
+        .add(index, (*address).into())
+        .link_layer_address(&plan.pod_mac);
     let mut to_pod = route(*address, 32).output_interface(index).scope(RouteScope::Link);
     if let Some(source) = plan.source {
         to_pod = to_pod.pref_source(source);
     }
-    node.route()
-        .add(to_pod.build())
-        .replace()
-        .execute()
-        .await
-        .doing(|| format!("adding the route to {address}"))
+    futures::try_join!(
+        step("naming link", node.link().change(alias).execute().boxed()),
+        step("adding the pod's hardware address on", pod_mac.execute().boxed()),
+        step(
+            "adding the pod's route over",
+            node.route().add(to_pod.build()).replace().execute().boxed()
+        ),
+    )?;
+    Ok(())
+}
+
+async fn answered(action: String, answer: BoxFuture<'_, Result<(), rtnetlink::Error>>) -> Result<()> {
+    answer.await.doing(|| action)
 }
 
 /// Makes whole ranges unreachable, but for what has a route of its own.

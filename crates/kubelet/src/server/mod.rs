@@ -1,13 +1,31 @@
 //! The node's HTTPS port (10250): what the API server asks of a node.
 //!
-//! Every request carries a client certificate of the cluster's CA whose name or group may use the port. Logs are
-//! read from the node's files; exec, attach and port-forward are passed byte for byte to the container runtime's
-//! streaming server.
+//! ```text
+//! TLS ──▶ who (certificate) ──▶ may they ──▶ route ──┬─▶ /healthz, /pods
+//!                                                    ├─▶ /containerLogs: the node's log files
+//!                                                    └─▶ /exec, /attach, /portForward: bytes to and from the
+//!                                                        address that the container runtime answers
+//! ```
+//!
+//! Every request carries a client certificate of the cluster's CA whose user or group may use the port: other
+//! certificates of the same CA belong to nodes and to users.
+
+mod access;
+mod listen;
+mod logs;
+mod proxy;
+mod query;
+mod respond;
+mod route;
+mod session;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
+
+pub use access::Allowed;
+pub use listen::{Server, ServerConfig, ServerError};
 
 /// What the server asks of the kubelet proper.
 pub trait PodLookup: Send + Sync + 'static {
@@ -23,6 +41,6 @@ pub trait PodLookup: Send + Sync + 'static {
     /// The newest container of that name in a pod, as the runtime knows it (without `podium://`).
     fn container_id(&self, pod_uid: &str, container: &str) -> Option<String>;
 
-    /// Resolves once this container no longer runs, at once if it does not run now.
+    /// Resolves once this container no longer runs and its log is written, at once if it does not run now.
     fn ended(&self, container_id: &str) -> BoxFuture<'static, ()>;
 }
