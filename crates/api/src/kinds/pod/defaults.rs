@@ -111,15 +111,12 @@ fn container(container: &mut Container) {
     }
     // Shown as `resources: {}` even where nothing is asked for.
     canonical_resources(container.resources.get_or_insert_default());
-    for a_probe in [
+    let probes = [
         &mut container.liveness_probe,
         &mut container.readiness_probe,
         &mut container.startup_probe,
-    ] {
-        if let Some(a_probe) = a_probe {
-            probe(a_probe);
-        }
-    }
+    ];
+    probes.into_iter().flatten().for_each(probe);
     if let Some(lifecycle) = &mut container.lifecycle {
         for hook in [&mut lifecycle.post_start, &mut lifecycle.pre_stop] {
             if let Some(LifecycleHandler {

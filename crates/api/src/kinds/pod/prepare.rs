@@ -221,13 +221,12 @@ mod tests {
             },
             "status": {"phase": "Running"},
         });
-        let cases: [(Option<&str>, &str, &str, &str, usize, &str, i64); 4] = [
+        for (subresource, label, image, cpu, ephemeral, phase, generation) in [
             (None, "2", "i:2", "2", 1, "Pending", 4),
             (Some("status"), "2", "i:1", "1", 0, "Running", 3),
             (Some("ephemeralcontainers"), "1", "i:1", "1", 1, "Pending", 4),
             (Some("resize"), "1", "i:1", "2", 0, "Pending", 4),
-        ];
-        for (subresource, label, image, cpu, ephemeral, phase, generation) in cases {
+        ] {
             let (mut new, old) = (pod(sent.clone()), pod(old.clone()));
             update(subresource, &mut new, &old);
             let got = serde_json::to_value(&new).unwrap();

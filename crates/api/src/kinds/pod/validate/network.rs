@@ -109,7 +109,7 @@ fn underscored_subdomain(s: &str) -> Vec<String> {
     let fits = |label: &str| {
         let bytes = label.as_bytes();
         bytes.first().is_some_and(|b| alphanumeric(b) || *b == b'_')
-            && bytes.last().is_some_and(|b| alphanumeric(b))
+            && bytes.last().is_some_and(alphanumeric)
             && bytes.iter().all(|b| alphanumeric(b) || matches!(b, b'-' | b'_'))
     };
     if !s.split('.').all(fits) {
