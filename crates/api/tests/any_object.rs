@@ -9,9 +9,9 @@ use api::{Catalogue, FieldValidation, Format, patch};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use proptest::prelude::*;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
-use rand::SeedableRng as _;
 use serde_json::{Map, Value, json};
 
 /// Texts at the edges of what fields hold: empty, names, numbers, addresses, other scripts, separators.

@@ -233,12 +233,15 @@ impl Merge {
     }
 }
 
-/// Keeps only the fields that `$retainKeys` names; the patch may not set others.
+/// Keeps only the fields that `$retainKeys` names; the patch may remove others, but not set them.
 fn retain(object: &mut Map<String, Value>, patch: &Map<String, Value>, keys: &Value) -> Result<(), Status> {
     let bad = || status::bad_request("invalid patch format of retainKeys");
     let keys = keys.as_array().ok_or_else(bad)?;
     let named = |key: &String| keys.iter().any(|name| name == key);
-    if patch.keys().any(|key| !key.starts_with('$') && !named(key)) {
+    if patch
+        .iter()
+        .any(|(key, value)| !value.is_null() && !key.starts_with('$') && !named(key))
+    {
         return Err(bad());
     }
     object.retain(|key, _| named(key));
@@ -362,6 +365,33 @@ mod tests {
         ] {
             assert_eq!(strategic_merge(object, &patch, &SERVICE).unwrap(), want, "{what}");
         }
+    }
+
+    #[test]
+    fn a_pods_lists_merge_by_their_keys() {
+        let pod = MergeSchema::of("io.k8s.api.core.v1.Pod");
+        let object = json!({"spec": {
+            "containers": [{"name": "a", "image": "x:1", "env": [{"name": "K", "value": "1"}]}, {"name": "b", "image": "y"}],
+            "tolerations": [{"key": "t"}],
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        }});
+        let patch = json!({"spec": {
+            "containers": [{"name": "a", "image": "x:2", "env": [{"name": "L", "value": "2"}]}],
+            "tolerations": [{"key": "u"}],
+            "volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/x"}, "emptyDir": null}],
+        }});
+        // What only the patch has comes before what only the object has, as upstream does it.
+        assert_eq!(
+            strategic_merge(object, &patch, &pod).unwrap(),
+            json!({"spec": {
+                "containers": [
+                    {"name": "a", "image": "x:2", "env": [{"name": "L", "value": "2"}, {"name": "K", "value": "1"}]},
+                    {"name": "b", "image": "y"},
+                ],
+                "tolerations": [{"key": "u"}],
+                "volumes": [{"name": "v", "hostPath": {"path": "/x"}}],
+            }})
+        );
     }
 
     #[test]
