@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
-use api::{Resource, Status, Subresource, status};
+use api::{Format, Resource, Status, Subresource, status};
 use bytes::Bytes;
 use http::request::Parts;
 
-use crate::{Body, Identity, answer::Answer, negotiate::Accept, query::Query, server::Server};
+use crate::{
+    Body, Identity,
+    answer::Answer,
+    negotiate::{self, Accept, body_format, media_type},
+    protobuf,
+    query::Query,
+    server::Server,
+};
 
 /// The largest body that the server reads: 3 MiB, as upstream.
 const BODY_BYTES: usize = 3 << 20;
@@ -64,4 +71,19 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
         Ok(None) => Err(status::request_entity_too_large(BODY_BYTES)),
         Err(error) => Err(status::bad_request(format!("reading the request's body: {error}"))),
     }
+}
+
+/// The object in a request's body, and the form it has. One in protobuf is turned into JSON first.
+pub(crate) async fn read_object(call: &Call<'_>, body: Body) -> Result<(Bytes, Format), Status> {
+    let headers = &call.parts.headers;
+    if media_type(headers) != protobuf::MEDIA_TYPE {
+        let format = body_format(headers)?;
+        return Ok((read(body).await?, format));
+    }
+    let value = match protobuf::to_json(&read(body).await?) {
+        Ok(value) => value,
+        Err(protobuf::Error::UnknownKind(..)) => return Err(negotiate::unreadable()),
+        Err(error) => return Err(status::bad_request(error.to_string())),
+    };
+    Ok((value.to_string().into(), Format::Json))
 }

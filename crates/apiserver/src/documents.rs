@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
-use crate::{Body, negotiate::Accept, query::Query, render, server::Server};
+use crate::{Body, negotiate::Accept, openapi_protobuf, query::Query, render, server::Server};
 
 /// The checks behind the health paths, which all stand for the store: a server without it answers nothing.
 const CHECKS: &[&str] = &["ping", "log", "etcd"];
@@ -34,6 +34,9 @@ async fn route(server: &Server, parts: &Parts, accept: Result<Accept, Status>) -
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     if let ["healthz" | "livez" | "readyz", ..] = segments[..] {
         return health(server, &segments, &Query::parse(parts.uri.query().unwrap_or_default())).await;
+    }
+    if segments[..] == ["openapi", "v2"] && accepts(&parts.headers, openapi_protobuf::MEDIA_TYPE) {
+        return protobuf();
     }
     let accept = accept?;
     let wants_aggregated = aggregated_wanted(&parts.headers);
@@ -131,6 +134,24 @@ async fn document(document: &openapi::Document, parts: &Parts, accept: Accept) -
     };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
     response
+}
+
+/// The OpenAPI v2 document for kubectl, made at its first use.
+fn protobuf() -> Result<Response<Body>, Status> {
+    static PATHS: LazyLock<Result<Bytes, serde_json::Error>> =
+        LazyLock::new(|| openapi_protobuf::encode(&openapi::OpenApi::builtin().v2().bytes));
+    let bytes = PATHS.as_ref().map_err(status::internal)?;
+    let mut response = Response::new(bytes.clone().into());
+    let content_type = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains(media_type))
 }
 
 fn aggregated_wanted(headers: &HeaderMap) -> bool {

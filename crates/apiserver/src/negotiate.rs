@@ -145,8 +145,13 @@ pub(crate) fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
     match media {
         "application/json" | "" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
-        _ => Err(status::unsupported_media_type(READABLE)),
+        _ => Err(unreadable()),
     }
+}
+
+/// The refusal of a body that the server does not read.
+pub(crate) fn unreadable() -> Status {
+    status::unsupported_media_type(READABLE)
 }
 
 /// The media type of a request's body, without parameters.

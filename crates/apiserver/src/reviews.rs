@@ -17,8 +17,7 @@ use crate::{
     Body, Identity,
     answer::{Answer, Content},
     authz::Action,
-    call::{Call, Outcome, read},
-    negotiate::body_format,
+    call::{Call, Outcome, read_object},
     registry::unstored,
     server::Server,
     subresources::token,
@@ -26,11 +25,11 @@ use crate::{
 
 /// Answers the review in the request's body.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Outcome {
-    let format = body_format(&call.parts.headers)?;
+    let (body, format) = read_object(call, body).await?;
     call.query.dry_run("CreateOptions")?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
     let strategy = call.resource.strategy;
-    let Decoded { mut object, warnings } = strategy.decode(&read(body).await?, format, validation)?;
+    let Decoded { mut object, warnings } = strategy.decode(&body, format, validation)?;
     object.metadata_mut().creation_timestamp = Some(api::meta::time(Timestamp::now()));
     let token = object
         .as_any()

@@ -9,8 +9,7 @@ use store::Expected;
 use crate::{
     admission::{Attributes, Operation},
     answer::{Answer, Content},
-    call::{Call, Outcome, read},
-    negotiate::body_format,
+    call::{Call, Outcome, read_object},
     registry::{encode, key, store_error, unstored},
 };
 
@@ -22,10 +21,9 @@ pub(crate) async fn create(call: &Call<'_>, body: crate::Body) -> Outcome {
     if call.name.is_some() {
         return Err(status::unsupported_method());
     }
-    let format = body_format(&call.parts.headers)?;
+    let (body, format) = read_object(call, body).await?;
     let dry_run = call.query.dry_run("CreateOptions")?;
     let validation = api::FieldValidation::parse(call.query.get("fieldValidation"))?;
-    let body = read(body).await?;
     let Decoded { object, warnings } = call.resource.strategy.decode(&body, format, validation)?;
     store_new(call, object, warnings, dry_run).await
 }

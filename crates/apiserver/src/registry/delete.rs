@@ -16,8 +16,7 @@ use crate::{
     Body,
     admission::{Attributes, Operation},
     answer::{Answer, Content, List},
-    call::{Call, Outcome, read},
-    negotiate::body_format,
+    call::{Call, Outcome, read_object},
     query,
     registry::{current, encode, list, store_error, unstored},
 };
@@ -280,11 +279,10 @@ fn is_dry(options: &DeleteOptions) -> Result<bool, Status> {
 
 /// The options of a deletion: in the body, else in the query.
 async fn options(call: &Call<'_>, body: Body) -> Result<DeleteOptions, Status> {
-    let bytes = read(body).await?;
+    let (bytes, format) = read_object(call, body).await?;
     let options = if bytes.is_empty() {
         from_query(call)?
     } else {
-        let format = body_format(&call.parts.headers)?;
         let value = decode::raw(&bytes, format).map_err(|error| {
             status::bad_request(format!(
                 "unable to decode the DeleteOptions in the request's body: {error}"

@@ -4,8 +4,7 @@ use api::{Decoded, FieldValidation};
 
 use crate::{
     Body,
-    call::{Call, Outcome, read},
-    negotiate::body_format,
+    call::{Call, Outcome, read_object},
     registry::{
         create::store_new,
         modify::{Changed, match_path, modify},
@@ -15,10 +14,9 @@ use crate::{
 /// Replaces the object that a call names, or the part of it that the subresource is.
 pub(crate) async fn update(call: &Call<'_>, body: Body) -> Outcome {
     call.name()?;
-    let format = body_format(&call.parts.headers)?;
+    let (body, format) = read_object(call, body).await?;
     let dry_run = call.query.dry_run("UpdateOptions")?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
-    let body = read(body).await?;
     let strategy = call.resource.strategy;
     let Decoded { mut object, warnings } = strategy.decode(&body, format, validation)?;
     match_path(call, &mut *object)?;

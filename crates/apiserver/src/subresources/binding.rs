@@ -7,17 +7,16 @@ use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
 use crate::{
     Body,
     answer::Answer,
-    call::{Call, Outcome, read},
-    negotiate::body_format,
+    call::{Call, Outcome, read_object},
     registry::modify::rewrite,
 };
 
 /// Binds the pod that the path names.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
-    let format = body_format(&call.parts.headers)?;
+    let (body, format) = read_object(call, body).await?;
     let dry_run = call.query.dry_run("CreateOptions")?;
     let validation = api::FieldValidation::parse(call.query.get("fieldValidation"))?;
-    let (binding, warnings) = decode::body::<Binding>(&read(body).await?, format, validation)?;
+    let (binding, warnings) = decode::body::<Binding>(&body, format, validation)?;
     let name = call.name()?;
     if binding.metadata.name.as_deref() != Some(name) {
         return Err(status::bad_request("name in URL does not match name in Binding object"));

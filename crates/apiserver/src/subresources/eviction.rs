@@ -6,17 +6,16 @@ use k8s_openapi::api::policy::v1::Eviction;
 use crate::{
     Body,
     answer::Answer,
-    call::{Call, Outcome, read},
-    negotiate::body_format,
+    call::{Call, Outcome, read_object},
     registry::delete::delete_with,
 };
 
 /// Evicts the pod that the path names.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
-    let format = body_format(&call.parts.headers)?;
+    let (body, format) = read_object(call, body).await?;
     let dry_run = call.query.dry_run("CreateOptions")?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
-    let (eviction, warnings) = decode::body::<Eviction>(&read(body).await?, format, validation)?;
+    let (eviction, warnings) = decode::body::<Eviction>(&body, format, validation)?;
     let name = call.name()?;
     if eviction.metadata.name.as_deref().is_some_and(|own| own != name) {
         return Err(status::bad_request(

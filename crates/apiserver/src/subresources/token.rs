@@ -11,8 +11,7 @@ use crate::{
     Body, Identity,
     answer::{Answer, Content},
     authn::service_account::{Bound, Claims, Reference},
-    call::{Call, Outcome, read},
-    negotiate::body_format,
+    call::{Call, Outcome, read_object},
     registry::{current, lookup},
     server::Server,
 };
@@ -63,10 +62,10 @@ async fn is_there(server: &Server, plural: &str, namespace: Option<&str>, wanted
 
 /// Makes a token for the ServiceAccount that the path names.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
-    let format = body_format(&call.parts.headers)?;
+    let (body, format) = read_object(call, body).await?;
     let dry_run = call.query.dry_run("CreateOptions")?;
     let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
-    let (mut request, warnings) = decode::body::<TokenRequest>(&read(body).await?, format, validation)?;
+    let (mut request, warnings) = decode::body::<TokenRequest>(&body, format, validation)?;
     let account = current(call).await?;
     let account = call.resource.strategy.load(&account.value)?;
     let mut spec = request.spec.take().unwrap_or_default();
