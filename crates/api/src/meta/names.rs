@@ -40,7 +40,7 @@ impl NameRule {
             NameRule::PathSegment => path_segment_prefix(prefix),
             // A dash is fine at the end of a prefix, though not of a name.
             _ => match prefix.strip_suffix('-') {
-                Some(rest) if rest.len() > 1 => self.check(&format!("{}a", &rest[..rest.len() - last_len(rest)])),
+                Some(rest) if !rest.is_empty() => self.check(&format!("{}a", &rest[..rest.len() - last_len(rest)])),
                 _ => self.check(prefix),
             },
         }
@@ -308,6 +308,7 @@ mod tests {
     fn prefixes_may_end_with_a_dash() {
         assert!(NameRule::Subdomain.check_prefix("web-").is_empty());
         assert!(NameRule::Subdomain.check_prefix("web").is_empty());
+        assert!(NameRule::Subdomain.check_prefix("a-").is_empty());
         assert!(!NameRule::Subdomain.check_prefix("-").is_empty());
         assert!(!NameRule::Subdomain.check_prefix("Web-").is_empty());
     }
