@@ -23,7 +23,6 @@ enum Type {
     Text,
     Number,
     Flag,
-    Bytes,
     TextMap,
     BytesMap,
     TextListMap,
@@ -44,7 +43,7 @@ const fn many(number: u32, name: &'static str, kind: Type) -> Field {
     (number, name, kind, true)
 }
 
-use Type::{Bytes, BytesMap, Flag, IntOrString, Message, Number, Text, TextListMap, TextMap, Time};
+use Type::{BytesMap, Flag, IntOrString, Message, Number, Text, TextListMap, TextMap, Time};
 
 const OWNER: &[Field] = &[
     one(1, "kind", Text),
@@ -403,7 +402,6 @@ fn value(wire: &Wire<'_>, kind: Type, name: &str) -> Result<Option<Value>, Error
             }
             text.into()
         }
-        (Bytes, _) => BASE64_STANDARD.encode(bytes_of(wire, name)?).into(),
         (Message(fields), _) => message(bytes_of(wire, name)?, fields)?,
         (Time, _) => match time(bytes_of(wire, name)?)? {
             Some(time) => time.into(),

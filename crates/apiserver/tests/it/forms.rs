@@ -64,13 +64,11 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
 #[tokio::test]
 async fn bodies_are_read_in_the_forms_that_there_are() {
     let cluster = Cluster::new().await;
-    let send = |kind: &'static str, body: &str| {
-        cluster.send(
-            Method::POST,
-            CONFIG_MAPS,
-            &[("content-type", kind)],
-            body.to_owned().into(),
-        )
+    let send = async |kind: &str, body: &str| {
+        let body = Body::from(body.to_owned());
+        cluster
+            .send(Method::POST, CONFIG_MAPS, &[("content-type", kind)], body)
+            .await
     };
     let yaml = send("application/yaml", "metadata:\n  name: y\ndata:\n  a: b\n").await;
     assert_eq!(yaml.code, 201, "{}", yaml.message());

@@ -162,7 +162,7 @@ async fn names_are_generated_until_one_is_free() {
     let mut names = std::collections::BTreeSet::new();
     for _ in 0..20 {
         let created = cluster.post(CONFIG_MAPS, &object).await;
-        assert_eq!(created.code, 201);
+        assert_eq!(created.code, 201, "{}", created.message());
         names.insert(created.json()["metadata"]["name"].as_str().unwrap().to_owned());
     }
     assert_eq!(names.len(), 20);
