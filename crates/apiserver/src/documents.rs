@@ -7,10 +7,28 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
-use crate::{Body, negotiate::Accept, openapi_protobuf, query::Query, render, server::Server};
+use crate::{
+    Body, negotiate::Accept, openapi_protobuf, query::Query, render, request_info::ResourcePath, server::Server,
+};
 
 /// The checks behind the health paths, which all stand for the store: a server without it answers nothing.
 const CHECKS: &[&str] = &["ping", "log", "etcd"];
+
+/// Whether a path is that of the custom resources' definitions.
+pub(crate) fn are_custom_resources(target: &ResourcePath) -> bool {
+    target.group == "apiextensions.k8s.io" && target.version == "v1" && target.resource == "customresourcedefinitions"
+}
+
+/// There are no custom resources: kubectl asks, before it says that a kind is not known.
+pub(crate) async fn no_custom_resources(accept: Accept) -> Response<Body> {
+    let list = json!({
+        "kind": "CustomResourceDefinitionList",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "metadata": {"resourceVersion": "1"},
+        "items": [],
+    });
+    render::document(200, list.to_string().into(), accept).await
+}
 
 /// Answers a path that is no resource's.
 pub(crate) async fn answer(server: &Server, parts: &Parts, accept: Result<Accept, Status>) -> Response<Body> {

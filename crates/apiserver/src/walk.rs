@@ -82,6 +82,9 @@ pub(crate) async fn walk(server: &Arc<Server>, request: Request<Body>, identity:
         return render::failure(&refusal(identity, action), shown).await;
     }
 
+    if documents::are_custom_resources(&target) && verb == "list" {
+        return documents::no_custom_resources(shown).await;
+    }
     let (resource, subresource) = match find(server, &target) {
         Ok(found) => found,
         Err(failure) => return render::failure(&failure, shown).await,
