@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use caps::{CapSet, Capability};
 use oci_spec::runtime::LinuxDevice;
@@ -10,7 +12,7 @@ use oci_spec::runtime::LinuxDevice;
 use crate::spec::{self, Host};
 
 /// Where control groups are, on every machine that libcgroups supports.
-pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The controllers of version 1 that libcgroups puts a container into.
 const CONTROLLERS: [&str; 12] = [
@@ -36,9 +38,7 @@ pub(crate) fn read() -> Host {
         let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         Some(own.trim().parse().unwrap_or(0))
     };
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let controllers = controllers(&mounts);
-    let swap = if controllers.is_empty() {
+    let swap = if unified() {
         // Only cgroups below the root have the file; every machine of version 2 with swap accounting has a slice.
         fs::read_dir(CGROUPS).is_ok_and(|mut entries| {
             entries.any(|entry| entry.is_ok_and(|entry| entry.path().join("memory.swap.max").exists()))
@@ -47,7 +47,7 @@ pub(crate) fn read() -> Host {
         Path::new(CGROUPS).join("memory/memory.memsw.limit_in_bytes").exists()
     };
     Host {
-        controllers,
+        controllers: controllers().to_vec(),
         swap,
         oom_score_floor: floor,
         capabilities,
@@ -55,7 +55,7 @@ pub(crate) fn read() -> Host {
 }
 
 /// The directories of version 1's controllers, of a mount table.
-fn controllers(mountinfo: &str) -> Vec<String> {
+fn mounted(mountinfo: &str) -> Vec<String> {
     let mounted: BTreeSet<&str> = mountinfo
         .lines()
         .filter(|line| line.contains(" - cgroup "))
@@ -68,24 +68,45 @@ fn controllers(mountinfo: &str) -> Vec<String> {
         .collect()
 }
 
-/// The directories of a cgroup in every hierarchy.
-pub(crate) fn cgroup_dirs(host: &Host, cgroup: &str) -> Vec<PathBuf> {
-    let relative = cgroup.trim_start_matches('/');
-    if host.unified() {
-        return vec![Path::new(CGROUPS).join(relative)];
+/// The controllers of version 1 on this machine, none for version 2: read once, and by a zygote for all its shims.
+pub(crate) fn controllers() -> &'static [String] {
+    static CONTROLLERS: OnceLock<Vec<String>> = OnceLock::new();
+    CONTROLLERS.get_or_init(|| mounted(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()))
+}
+
+/// Whether there is one hierarchy for all controllers.
+pub(crate) fn unified() -> bool {
+    controllers().is_empty()
+}
+
+/// The directory of a cgroup in the hierarchy of a controller.
+pub(crate) fn cgroup_dir(controller: &str, cgroup: &Path) -> PathBuf {
+    let root = Path::new(CGROUPS);
+    let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
+    if unified() { root.join(relative) } else { root.join(controller).join(relative) }
+}
+
+/// The directories of a cgroup in every hierarchy; none for the root, which is not ours.
+fn cgroup_dirs(cgroup: &Path) -> Vec<PathBuf> {
+    if cgroup.components().all(|part| part == Component::RootDir) {
+        return Vec::new();
     }
-    host.controllers
-        .iter()
-        .map(|name| Path::new(CGROUPS).join(name).join(relative))
-        .collect()
+    if unified() {
+        return vec![cgroup_dir("", cgroup)];
+    }
+    controllers().iter().map(|name| cgroup_dir(name, cgroup)).collect()
 }
 
 /// Every process of a cgroup and those below it.
-pub(crate) fn cgroup_processes(host: &Host, cgroup: &str) -> Vec<i32> {
+pub(crate) fn cgroup_processes(cgroup: &Path) -> Vec<i32> {
     let mut found = Vec::new();
-    let mut dirs: Vec<PathBuf> = cgroup_dirs(host, cgroup).into_iter().take(1).collect();
+    // All hierarchies have the same processes.
+    let mut dirs: Vec<PathBuf> = cgroup_dirs(cgroup).into_iter().take(1).collect();
     while let Some(dir) = dirs.pop() {
-        let processes = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        // A cgroup that has gone has none.
+        let Ok(processes) = fs::read_to_string(dir.join("cgroup.procs")) else {
+            continue;
+        };
         found.extend(processes.lines().filter_map(|line| line.parse::<i32>().ok()));
         dirs.extend(subdirectories(&dir));
     }
@@ -93,27 +114,26 @@ pub(crate) fn cgroup_processes(host: &Host, cgroup: &str) -> Vec<i32> {
 }
 
 /// Removes a cgroup and those below it; what still has processes stays.
-pub(crate) fn remove_cgroup(host: &Host, cgroup: &str) {
+pub(crate) fn remove_cgroup(cgroup: &Path) {
     fn remove(dir: &Path) {
-        for below in subdirectories(dir) {
-            remove(&below);
+        if let Err(err) = fs::remove_dir(dir)
+            && err.kind() != io::ErrorKind::NotFound
+        {
+            for below in subdirectories(dir) {
+                remove(&below);
+            }
+            let _ = fs::remove_dir(dir);
         }
-        let _ = fs::remove_dir(dir);
     }
-    if cgroup.trim_matches('/').is_empty() {
-        return;
-    }
-    for dir in cgroup_dirs(host, cgroup) {
+    for dir in cgroup_dirs(cgroup) {
         remove(&dir);
     }
 }
 
 /// Removes a cgroup when nothing is in it or below it.
-pub(crate) fn remove_empty_cgroup(host: &Host, cgroup: &str) {
-    if !cgroup.trim_matches('/').is_empty() {
-        for dir in cgroup_dirs(host, cgroup) {
-            let _ = fs::remove_dir(&dir);
-        }
+pub(crate) fn remove_empty_cgroup(cgroup: &Path) {
+    for dir in cgroup_dirs(cgroup) {
+        let _ = fs::remove_dir(&dir);
     }
 }
 
@@ -163,24 +183,15 @@ mod tests {
 40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
 41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
 ";
-        assert_eq!(controllers(hybrid), ["cpu", "memory"]);
+        assert_eq!(mounted(hybrid), ["cpu", "memory"]);
         let unified = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        assert!(controllers(unified).is_empty());
+        assert!(mounted(unified).is_empty());
     }
 
     #[test]
-    fn a_cgroup_is_a_directory_in_every_hierarchy() {
-        let mut host = Host::default();
-        let one = cgroup_dirs(&host, "/kubepods/pod1");
-        assert_eq!(one, [Path::new("/sys/fs/cgroup/kubepods/pod1")]);
-        host.controllers = vec!["cpu".into(), "memory".into()];
-        let two = cgroup_dirs(&host, "/kubepods/pod1");
-        assert_eq!(
-            two,
-            [
-                Path::new("/sys/fs/cgroup/cpu/kubepods/pod1"),
-                Path::new("/sys/fs/cgroup/memory/kubepods/pod1")
-            ]
-        );
+    fn the_root_is_not_ours() {
+        assert!(cgroup_dirs(Path::new("/")).is_empty());
+        assert!(cgroup_dirs(Path::new("")).is_empty());
+        assert!(cgroup_dirs(Path::new("/pod")).iter().all(|dir| dir.ends_with("pod")));
     }
 }

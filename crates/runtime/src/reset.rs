@@ -88,7 +88,6 @@ pub async fn reset(config: &Config) -> Result<(), OpenError> {
         return Ok(());
     }
     let _lock = lock(&layout)?;
-    let host = host::read();
     let mut cgroups = Vec::new();
     for dir in subdirectories(&layout.containers())? {
         if let Ok(container) = record::load::<ContainerRecord>(&dir.join("container.json")) {
@@ -108,15 +107,15 @@ pub async fn reset(config: &Config) -> Result<(), OpenError> {
         for id in own.chain([&pod.id]) {
             let cgroup = format!("{}/{id}", pod.cgroup_parent);
             // Only a pod whose shim has died still has any.
-            for pid in host::cgroup_processes(&host, &cgroup) {
+            for pid in host::cgroup_processes(Path::new(&cgroup)) {
                 // SAFETY: sending a signal touches no memory of this process.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }
-            host::remove_cgroup(&host, &cgroup);
+            host::remove_cgroup(Path::new(&cgroup));
         }
         // The pod's own, the class's, and the root of all pods, as far as they are empty.
         for ancestor in Path::new(&pod.cgroup_parent).ancestors() {
-            host::remove_empty_cgroup(&host, &ancestor.to_string_lossy());
+            host::remove_empty_cgroup(ancestor);
         }
     }
     for dir in [

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use cri::v1::{ContainerEventResponse, ContainerEventType, LinuxContainerResources};
@@ -261,7 +261,7 @@ impl Inner {
             .map(|container| container.cgroup())
             .chain([sandbox.cgroup()])
         {
-            for pid in host::cgroup_processes(&self.host, &cgroup) {
+            for pid in host::cgroup_processes(Path::new(&cgroup)) {
                 // SAFETY: sending a signal touches no memory of this process.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }

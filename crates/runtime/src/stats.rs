@@ -1,7 +1,7 @@
 //! What containers and pods use, read from their control groups when somebody asks.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cri::Result;
 use cri::v1::{
@@ -11,10 +11,9 @@ use cri::v1::{
     PodSandboxStatsResponse, ProcessUsage, UInt64Value,
 };
 
-use crate::host::CGROUPS;
+use crate::host;
 use crate::record::Status;
 use crate::runtime::{Container, Inner, Sandbox, now};
-use crate::spec::Host;
 use crate::{container, sandbox};
 
 /// Numbers of one control group.
@@ -92,7 +91,7 @@ impl Inner {
 
     fn stats_of(&self, container: &Container) -> ContainerStats {
         let config = &container.record.config.0;
-        let usage = read(&self.host, &container.cgroup());
+        let usage = read(&container.cgroup());
         ContainerStats {
             attributes: Some(ContainerAttributes {
                 id: container.id.clone(),
@@ -111,7 +110,7 @@ impl Inner {
     fn stats_of_pod(&self, sandbox: &Sandbox) -> PodSandboxStats {
         let summary = sandbox::summary(sandbox);
         // The pod's group is the kubelet's; the sandbox and its containers are what the runtime knows to be in it.
-        let usage = read(&self.host, &sandbox.cgroup_parent());
+        let usage = read(&sandbox.cgroup_parent());
         let shim = sandbox.record.lock().shim_pid;
         let interfaces = fs::read_to_string(format!("/proc/{shim}/net/dev")).unwrap_or_default();
         let interfaces = interfaces_of(&interfaces);
@@ -174,19 +173,12 @@ fn value(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })
 }
 
-fn read(host: &Host, cgroup: &str) -> Usage {
-    let relative = cgroup.trim_start_matches('/');
-    let dir = |controller: &str| -> PathBuf {
-        let root = Path::new(CGROUPS);
-        if host.unified() {
-            root.join(relative)
-        } else {
-            root.join(controller).join(relative)
-        }
+fn read(cgroup: &str) -> Usage {
+    let file = |controller: &str, name: &str| {
+        fs::read_to_string(host::cgroup_dir(controller, Path::new(cgroup)).join(name)).unwrap_or_default()
     };
-    let file = |controller: &str, name: &str| fs::read_to_string(dir(controller).join(name)).unwrap_or_default();
     let number = |controller: &str, name: &str| file(controller, name).trim().parse::<u64>().unwrap_or(0);
-    if host.unified() {
+    if host::unified() {
         unified(
             &file("", "cpu.stat"),
             &file("", "memory.stat"),

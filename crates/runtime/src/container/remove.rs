@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use cri::Result;
 use cri::v1::{ContainerEventType, RemoveContainerRequest, RemoveContainerResponse};
@@ -34,7 +35,7 @@ impl Inner {
         {
             tracing::error!(container = container.id, %err, "have a shim forget a container");
         }
-        host::remove_cgroup(&self.host, &container.cgroup());
+        host::remove_cgroup(Path::new(&container.cgroup()));
         for dir in [container.dir.clone(), self.layout.writable(&container.id)] {
             // What a container wrote may be much.
             let removed = tokio::task::spawn_blocking({

@@ -192,8 +192,8 @@ impl Inner {
         {
             tracing::error!(dir = %sandbox.dir.display(), %err, "remove the directory of a sandbox");
         }
-        host::remove_cgroup(&self.host, &sandbox.cgroup());
-        host::remove_empty_cgroup(&self.host, &sandbox.cgroup_parent());
+        host::remove_cgroup(Path::new(&sandbox.cgroup()));
+        host::remove_empty_cgroup(Path::new(&sandbox.cgroup_parent()));
     }
 }
 

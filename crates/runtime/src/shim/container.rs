@@ -4,12 +4,12 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use libcontainer::container::Container as Created;
 use nix::sys::signal::Signal;
 
 use super::logs::LogFile;
 use super::output::Output;
 use super::protocol::{ContainerState, Exit, Failure};
+use crate::host;
 
 /// A container that was started, until the server forgets it.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Container {
         if self.exit.is_some() {
             return Ok(());
         }
-        let pids = if all { processes(&self.cgroup) } else { Vec::new() };
+        let pids = if all { host::cgroup_processes(&self.cgroup) } else { Vec::new() };
         for pid in pids.into_iter().chain([self.pid]) {
             send(pid, signal).map_err(|err| Failure::other(format!("signal {signal} to process {pid}: {err}")))?;
         }
@@ -64,16 +64,17 @@ impl Container {
         exit
     }
 
-    /// Ends what outlived the container's own process and removes its cgroup.
+    /// Ends what outlived the container's own process, and removes its cgroup.
+    ///
+    /// libcontainer's own deletion finds out anew what is known here, a hundred files long, while the server waits.
+    /// Its notes go with the container's directory.
     pub(super) fn clean_up(&self) {
         // In a PID namespace that is shared the others do not end with the first.
-        for pid in processes(&self.cgroup) {
+        for pid in host::cgroup_processes(&self.cgroup) {
             let _ = send(pid, Signal::SIGKILL as i32);
         }
-        if let Ok(mut created) = Created::load(self.root.join(&self.id)) {
-            // What cannot be removed now is removed with the sandbox.
-            let _ = created.delete(true);
-        }
+        // What cannot be removed now is removed with the container or the sandbox.
+        host::remove_cgroup(&self.cgroup);
     }
 }
 
@@ -86,30 +87,10 @@ pub(super) fn send(pid: i32, signal: i32) -> nix::Result<()> {
     }
 }
 
-const HIERARCHIES: &str = "/sys/fs/cgroup";
-
-/// A file of a cgroup: in the only hierarchy of version 2, or in a controller's of version 1.
-fn cgroup_file(cgroup: &Path, controller: &str, name: &str) -> Option<String> {
-    let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
-    let root = Path::new(HIERARCHIES);
-    [root.join(controller), root.to_owned()]
-        .iter()
-        .find_map(|root| fs::read_to_string(root.join(relative).join(name)).ok())
-}
-
-fn processes(cgroup: &Path) -> Vec<i32> {
-    cgroup_file(cgroup, "pids", "cgroup.procs")
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .collect()
-}
-
 /// How many processes of a cgroup the kernel has killed for want of memory.
 fn oom_kills(cgroup: &Path) -> u64 {
-    let events = cgroup_file(cgroup, "memory", "memory.oom_control")
-        .or_else(|| cgroup_file(cgroup, "memory", "memory.events"))
-        .unwrap_or_default();
+    let name = if host::unified() { "memory.events" } else { "memory.oom_control" };
+    let events = fs::read_to_string(host::cgroup_dir("memory", cgroup).join(name)).unwrap_or_default();
     events
         .lines()
         .filter_map(|line| line.split_once(' '))

@@ -28,6 +28,7 @@ pub(super) fn run() -> io::Result<()> {
     // Containers must not inherit the server's groups.
     setgroups(&[])?;
     trace::install()?;
+    crate::host::controllers();
     // Shims are nobody's to wait for: the kernel drops them when they end.
     disposition(Signal::SIGCHLD, SigHandler::SigIgn)?;
 

@@ -188,7 +188,8 @@ fn the_directory_is_the_pods_else_the_images() {
 #[test]
 fn users_are_numbers_or_names() {
     type Change = fn(&mut Case);
-    let cases: &[(Change, (u32, u32, &[u32]))] = &[
+    type Numbers = (u32, u32, &'static [u32]);
+    let cases: &[(Change, Numbers)] = &[
         (|_| {}, (0, 0, &[0])),
         (|case| case.image.user = "web".into(), (33, 34, &[34, 8])),
         (|case| case.image.user = "33".into(), (33, 34, &[34, 8])),

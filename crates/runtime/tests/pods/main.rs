@@ -6,3 +6,4 @@ mod lifecycle;
 mod restart;
 mod sessions;
 mod support;
+mod timing;

@@ -59,7 +59,31 @@ pub struct Node {
     pub runtime: Runtime,
     pub network: Arc<Loopback>,
     pub cgroup: String,
-    dir: tempfile::TempDir,
+    dir: Place,
+}
+
+/// The node's directory; what a failed test leaves in it is ended before it goes.
+struct Place(tempfile::TempDir);
+
+impl std::ops::Deref for Place {
+    type Target = tempfile::TempDir;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let config = config(self.path());
+        let reset = std::thread::spawn(move || {
+            let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            reactor.block_on(runtime::reset(&config))
+        });
+        if let Ok(Err(err)) = reset.join() {
+            eprintln!("what the test has left is not taken away: {err}");
+        }
+    }
 }
 
 impl Node {
@@ -78,7 +102,7 @@ impl Node {
             runtime,
             network,
             cgroup: format!("/podium-test-{name}"),
-            dir,
+            dir: Place(dir),
         }
     }
 
