@@ -83,7 +83,11 @@ pub(crate) fn unified() -> bool {
 pub(crate) fn cgroup_dir(controller: &str, cgroup: &Path) -> PathBuf {
     let root = Path::new(CGROUPS);
     let relative = cgroup.strip_prefix("/").unwrap_or(cgroup);
-    if unified() { root.join(relative) } else { root.join(controller).join(relative) }
+    if unified() {
+        root.join(relative)
+    } else {
+        root.join(controller).join(relative)
+    }
 }
 
 /// The directories of a cgroup in every hierarchy; none for the root, which is not ours.

@@ -45,7 +45,11 @@ impl Container {
         if self.exit.is_some() {
             return Ok(());
         }
-        let pids = if all { host::cgroup_processes(&self.cgroup) } else { Vec::new() };
+        let pids = if all {
+            host::cgroup_processes(&self.cgroup)
+        } else {
+            Vec::new()
+        };
         for pid in pids.into_iter().chain([self.pid]) {
             send(pid, signal).map_err(|err| Failure::other(format!("signal {signal} to process {pid}: {err}")))?;
         }
@@ -89,7 +93,11 @@ pub(super) fn send(pid: i32, signal: i32) -> nix::Result<()> {
 
 /// How many processes of a cgroup the kernel has killed for want of memory.
 fn oom_kills(cgroup: &Path) -> u64 {
-    let name = if host::unified() { "memory.events" } else { "memory.oom_control" };
+    let name = if host::unified() {
+        "memory.events"
+    } else {
+        "memory.oom_control"
+    };
     let events = fs::read_to_string(host::cgroup_dir("memory", cgroup).join(name)).unwrap_or_default();
     events
         .lines()

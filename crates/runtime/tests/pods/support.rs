@@ -77,7 +77,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let config = config(self.path());
         let reset = std::thread::spawn(move || {
-            let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let reactor = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             reactor.block_on(runtime::reset(&config))
         });
         if let Ok(Err(err)) = reset.join() {

@@ -14,12 +14,21 @@ async fn steps() {
         let mut mark = |name| marks.push((name, Instant::now()));
         let sandbox = node.run(&pod).await;
         mark("sandbox");
-        let one = node.create(&sandbox, &pod, node.container_config("a", &["sleep", "1000"])).await;
+        let one = node
+            .create(&sandbox, &pod, node.container_config("a", &["sleep", "1000"]))
+            .await;
         mark("create");
         node.start(&one).await.unwrap();
         mark("start");
         let mut config = node.container_config("b", &["sleep", "1000"]);
-        config.linux.as_mut().unwrap().security_context.as_mut().unwrap().seccomp = None;
+        config
+            .linux
+            .as_mut()
+            .unwrap()
+            .security_context
+            .as_mut()
+            .unwrap()
+            .seccomp = None;
         let two = node.create(&sandbox, &pod, config).await;
         mark("create");
         node.start(&two).await.unwrap();
