@@ -5,8 +5,8 @@
 //! - `volumes`, `cgroup`, `image`, `env`, `cri_config`: what a container needs before it starts.
 //! - [`server`]: the port that the API server asks for logs, exec, attach and port-forward.
 //!
-//! Probes and hooks, static pods, and volumes beyond the basic ones have their place beside these modules when they come; until then a
-//! pod that asks for them is told so.
+//! Static pods and volumes beyond the basic ones have their place beside these modules when they come; until then a pod that asks for what
+//! is not served is told so.
 
 mod cgroup;
 pub mod config;
@@ -15,10 +15,12 @@ mod cri_config;
 mod env;
 mod expand;
 mod field;
+mod handler;
 mod image;
 pub mod node;
 mod objects;
 pub mod pods;
+pub mod probes;
 mod run;
 pub mod server;
 mod volumes;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::image::Pulled;
+use crate::probes::Kind;
 
 /// The mail since the last time.
 #[derive(Default)]
@@ -17,6 +18,10 @@ pub struct Mail {
     pub gone: bool,
     /// Pulls that came to an end: container, image, outcome.
     pub pulled: Vec<(String, String, Pulled)>,
+    /// Probes whose result turned: instance, probe, result.
+    pub probed: Vec<(String, Kind, bool)>,
+    /// Hooks after the start that are done: container, instance, outcome.
+    pub hooked: Vec<(String, String, Result<(), String>)>,
     /// Instances that could not be told to stop.
     pub not_stopped: Vec<String>,
 }
@@ -47,6 +52,18 @@ impl Mailbox {
     /// A pull came to its end.
     pub fn pulled(&self, container: String, image: String, pulled: Pulled) {
         self.mail.lock().pulled.push((container, image, pulled));
+        self.wake();
+    }
+
+    /// A probe's result turned.
+    pub fn probed(&self, instance: String, kind: Kind, good: bool) {
+        self.mail.lock().probed.push((instance, kind, good));
+        self.wake();
+    }
+
+    /// A hook after the start is done.
+    pub fn hooked(&self, container: String, instance: String, outcome: Result<(), String>) {
+        self.mail.lock().hooked.push((container, instance, outcome));
         self.wake();
     }
 

@@ -1,12 +1,13 @@
 //! What a worker remembers of its pod between two looks at it. All of it is lost with the process and none of it is missed: what must
 //! outlive a restart is in the runtime's annotations and in the pod's status.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::Backoffs;
+use crate::probes::Results;
 
 /// Why a container waits, as its status says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,12 @@ pub struct Memory {
     pub sandbox_failures: u32,
     /// Containers whose image is being pulled, by name.
     pub pulling: HashMap<String, tokio::task::Id>,
+    /// Instances whose hook after the start is not done, by id.
+    pub hooking: HashSet<String>,
+    /// Instances whose hook after the start failed, by id.
+    pub unhooked: HashSet<String>,
+    /// What probes have found.
+    pub probes: Results,
     /// Images pulled for the next start of a container, by its name.
     pub pulled: HashMap<String, String>,
     /// Containers told to stop, by id, and when they are killed.

@@ -9,9 +9,11 @@
 //! [`plan`] and [`status`] decide without I/O. Nothing is kept on disk: after a restart the picture is rebuilt from the API and the
 //! runtime's labels and annotations, and what the API no longer knows is ended.
 
+mod act;
 pub mod backoff;
 mod conditions;
 mod context;
+mod hooks;
 mod mailbox;
 pub mod memory;
 pub mod observed;
@@ -39,10 +41,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use context::Context;
+pub use mailbox::Mailbox;
 
 use crate::cri_config::labels;
 use crate::server::PodLookup;
-use mailbox::Mailbox;
 use observed::{Observed, State};
 use pod::PodExt;
 

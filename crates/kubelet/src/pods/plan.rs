@@ -86,7 +86,7 @@ impl Plan {
 }
 
 /// The seconds that any container gets to end, however little its pod has left.
-const LEAST_GRACE: i64 = 2;
+pub(super) const LEAST_GRACE: i64 = 2;
 
 /// Decides. `gone` says that the API server has no such pod any more.
 pub fn plan(pod: &Pod, gone: bool, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
@@ -179,15 +179,16 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
                 go_on = role == Role::App || apps_began;
             }
             Some(State::Running) => {
-                if let Some(instance) = current
-                    && !instance.hash.is_empty()
-                    && instance.hash != labels::hash(container)
+                let Some(instance) = current else { continue };
+                if let Some((why, grace)) = ends_alone(container, instance, memory)
                     && !memory.stopping.contains_key(&instance.id)
                 {
-                    let why = format!("Container {} definition changed, will be restarted", container.name);
-                    plan.actions.push(stop(instance, pod.grace(), Some(why)));
+                    plan.actions
+                        .push(stop(instance, grace.unwrap_or(pod.grace()), Some(why)));
                 }
-                go_on = role != Role::Init;
+                let up = !memory.hooking.contains(&instance.id)
+                    && (role == Role::App || memory.probes.started(container, &instance.id));
+                go_on = role != Role::Init && (up || apps_began && role == Role::Sidecar);
             }
             Some(State::Exited) => {
                 let code = current.map_or(0, |instance| instance.exit_code);
@@ -203,6 +204,20 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
         }
     }
     plan
+}
+
+/// Why one instance ends though its pod goes on, and in how many seconds, where not what the pod says.
+fn ends_alone(container: &Container, instance: &Instance, memory: &Memory) -> Option<(String, Option<i64>)> {
+    if !instance.hash.is_empty() && instance.hash != labels::hash(container) {
+        return Some((
+            format!("Container {} definition changed, will be restarted", container.name),
+            None,
+        ));
+    }
+    if memory.unhooked.contains(&instance.id) {
+        return Some(("FailedPostStartHook".into(), None));
+    }
+    memory.probes.condemned(container, &instance.id)
 }
 
 /// A sandbox that lost its address, or stands in the wrong network, cannot hold the pod.

@@ -10,11 +10,13 @@ use cri::v1::{self, CreateContainerRequest, Mount, MountPropagation, StartContai
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Secret};
 
+use super::hooks;
 use super::memory::Waiting;
 use super::pod::{PodExt, Role};
 use super::worker::Worker;
 use crate::cri_config::container::{self, Inputs};
 use crate::cri_config::{hosts, sandbox, security};
+use crate::handler::Target;
 use crate::image::{self, Decision, Image};
 use crate::objects::Objects;
 use crate::{credentials, env, volumes};
@@ -233,6 +235,7 @@ impl Worker {
             .map_err(|error| Waiting::new("CreateContainerError", error.message))?
             .container_id;
         self.tell(&container.name, Normal, "Created", "Container created");
+        let id = container_id.clone();
         let started = self
             .context
             .runtime
@@ -240,6 +243,25 @@ impl Worker {
             .await;
         started.map_err(|error| Waiting::new("RunContainerError", error.message))?;
         self.tell(&container.name, Normal, "Started", "Container started");
+        if let Some(hook) = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.clone())
+        {
+            let (runtime, mailbox, container) = (self.context.runtime.clone(), self.mailbox.clone(), container.clone());
+            let ip = self.ip();
+            self.memory.hooking.insert(id.clone());
+            tokio::spawn(async move {
+                let (id_, spec) = (&id, &container);
+                let target = Target {
+                    id: id_,
+                    container: spec,
+                    ip: &ip,
+                };
+                let outcome = hooks::run(&hook, &*runtime, &target, None).await;
+                mailbox.hooked(container.name, id, outcome);
+            });
+        }
         Ok(())
     }
 

@@ -18,10 +18,6 @@ use crate::cri_config::resources;
 pub struct Facts<'a> {
     /// The node's addresses.
     pub host_ips: &'a [String],
-    /// Containers that passed their readiness probe; those without one are not asked about.
-    pub ready: &'a dyn Fn(&str) -> bool,
-    /// Containers that passed their startup probe; those without one are not asked about.
-    pub started: &'a dyn Fn(&str) -> bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -31,9 +27,9 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
     let base = pod.status.clone().unwrap_or_default();
     let mut inits = Vec::new();
     let mut apps = Vec::new();
-    let initialized = is_initialized(pod, observed, facts);
+    let initialized = is_initialized(pod, observed, memory);
     for (role, container) in pod.containers() {
-        let status = container_status(pod, role, container, observed, memory, plan, facts, initialized);
+        let status = container_status(pod, role, container, observed, memory, plan, initialized);
         if role == Role::App {
             apps.push(status)
         } else {
@@ -72,7 +68,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
 }
 
 /// Whether every init container has done its work (or a sidecar its start).
-fn is_initialized(pod: &Pod, observed: &Observed, facts: &Facts<'_>) -> bool {
+fn is_initialized(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
     let apps_began = pod
         .containers()
         .any(|(role, container)| role == Role::App && observed.latest(&container.name).is_some());
@@ -82,17 +78,12 @@ fn is_initialized(pod: &Pod, observed: &Observed, facts: &Facts<'_>) -> bool {
             .filter(|(role, _)| *role != Role::App)
             .all(|(role, container)| {
                 observed.latest(&container.name).is_some_and(|instance| match role {
-                    Role::Sidecar => instance.state == State::Running && started(container, facts),
+                    Role::Sidecar => instance.state == State::Running && memory.probes.started(container, &instance.id),
                     _ => instance.state == State::Exited && instance.exit_code == 0,
                 })
             })
 }
 
-fn started(container: &Container, facts: &Facts<'_>) -> bool {
-    container.startup_probe.is_none() || (facts.started)(&container.name)
-}
-
-#[allow(clippy::too_many_arguments)] // one call site; each is a different thing
 fn container_status(
     pod: &Pod,
     role: Role,
@@ -100,7 +91,6 @@ fn container_status(
     observed: &Observed,
     memory: &Memory,
     plan: &Plan,
-    facts: &Facts<'_>,
     initialized: bool,
 ) -> ContainerStatus {
     let name = &container.name;
@@ -144,6 +134,8 @@ fn container_status(
     };
     let (state, last) = match latest {
         Some(instance) => match instance.state {
+            // Until its hook is done, a container is not up.
+            State::Running if memory.hooking.contains(&instance.id) => (waits(trouble), earlier(1)),
             State::Running | State::Unknown => {
                 let started_at = Some(Time(time(instance.started_at)));
                 (
@@ -170,8 +162,8 @@ fn container_status(
         },
     };
     let running = state.running.is_some();
-    let started = running && started(container, facts);
-    let probed = container.readiness_probe.is_none() || (facts.ready)(name);
+    let started = running && latest.is_some_and(|latest| memory.probes.started(container, &latest.id));
+    let probed = latest.is_some_and(|latest| memory.probes.ready(container, &latest.id));
     let ready = match role {
         Role::Init => state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0),
         _ => started && probed && !plan.ended,

@@ -14,27 +14,13 @@ pub fn fields(pod: &Pod) -> Vec<String> {
     ];
     for (list, containers) in lists {
         for (index, container) in containers.iter().enumerate() {
-            let lifecycle = container.lifecycle.as_ref();
-            let asked = [
-                ("livenessProbe", container.liveness_probe.is_some()),
-                ("readinessProbe", container.readiness_probe.is_some()),
-                ("startupProbe", container.startup_probe.is_some()),
-                (
-                    "lifecycle.postStart",
-                    lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some()),
-                ),
-                (
-                    "lifecycle.preStop",
-                    lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()),
-                ),
-                (
-                    "resources.claims",
-                    container
-                        .resources
-                        .as_ref()
-                        .is_some_and(|resources| resources.claims.is_some()),
-                ),
-            ];
+            let asked = [(
+                "resources.claims",
+                container
+                    .resources
+                    .as_ref()
+                    .is_some_and(|resources| resources.claims.is_some()),
+            )];
             fields.extend(
                 asked
                     .iter()
@@ -75,16 +61,9 @@ mod tests {
     #[test]
     fn each_field_is_named() {
         let pod = serde_json::from_value(json!({"spec": {"hostUsers": false, "containers": [
-            {"name": "a"}, {"name": "b", "livenessProbe": {}, "lifecycle": {"preStop": {}}},
+            {"name": "a"}, {"name": "b", "resources": {"claims": []}},
         ]}}))
         .unwrap();
-        assert_eq!(
-            fields(&pod),
-            [
-                "spec.containers[1].livenessProbe",
-                "spec.containers[1].lifecycle.preStop",
-                "spec.hostUsers"
-            ]
-        );
+        assert_eq!(fields(&pod), ["spec.containers[1].resources.claims", "spec.hostUsers"]);
     }
 }

@@ -3,36 +3,29 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use client::EventType::{Normal, Warning};
-use cri::v1::{
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StopContainerRequest, StopPodSandboxRequest,
-};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use k8s_openapi::api::node::v1::RuntimeClass;
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::context::Context;
 use super::mailbox::Mailbox;
 use super::memory::{Memory, Verdict, Waiting};
 use super::observed::Observed;
-use super::plan::{self, Action, Plan};
+use super::plan::{self, Plan};
 use super::pod::PodExt;
 use super::status::{self, Facts};
 use super::writer::{Wanted, Writer};
 use super::{View, conditions, unserved};
-use crate::cri_config::sandbox;
 use crate::field::Addresses;
 use crate::objects::Objects;
+use crate::probes::{self, Probes, Surroundings};
 use crate::volumes;
 
 /// Before trying again what the runtime or the kernel refused.
-const RETRY: SignedDuration = SignedDuration::from_secs(1);
-/// The longest pause between tries before the sandbox.
-const RETRY_LONGEST: SignedDuration = SignedDuration::from_secs(122);
+pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// How soon changes of objects reach files in volumes.
 const REFRESH: SignedDuration = SignedDuration::from_secs(60);
 /// How often volumes with a limit are measured.
@@ -46,18 +39,19 @@ pub(super) struct Worker {
     /// The pod with the status that the kubelet knows.
     pub(super) pod: Arc<Pod>,
     /// The pod as the API server has it.
-    seen: Arc<Pod>,
+    pub(super) seen: Arc<Pod>,
     seen_changed: bool,
     pub(super) memory: Memory,
     pub(super) observed: Arc<Observed>,
     /// Where the volumes are, once they are set up.
     pub(super) volumes: Option<HashMap<String, PathBuf>>,
     gone: bool,
-    writer: Writer,
+    pub(super) writer: Writer,
     view: watch::Sender<View>,
     published: Option<PodStatus>,
     /// Containers whose back-off was told, and for which end of theirs.
     told: HashMap<String, Timestamp>,
+    probes: Probes,
     next_refresh: Option<Timestamp>,
     next_measure: Option<Timestamp>,
 }
@@ -88,6 +82,7 @@ impl Worker {
             view,
             published: None,
             told: HashMap::new(),
+            probes: Probes::default(),
             next_refresh: None,
             next_measure: None,
         };
@@ -112,6 +107,7 @@ impl Worker {
             if plan.ended && self.memory.ending.is_none() {
                 self.memory.ending = Some((now, self.pod.grace()));
             }
+            self.keep_probes(&plan);
             self.tell_back_offs(&plan);
             self.publish(&plan, now);
             if plan.finished {
@@ -145,6 +141,17 @@ impl Worker {
         self.gone |= mail.gone;
         for id in mail.not_stopped {
             self.memory.stopping.remove(&id);
+        }
+        for (instance, kind, good) in mail.probed {
+            self.memory.probes.set(&instance, kind, good);
+        }
+        for (container, instance, outcome) in mail.hooked {
+            self.memory.hooking.remove(&instance);
+            if let Err(error) = outcome {
+                let message = format!("PostStartHook failed: {error}");
+                self.tell(&container, Warning, "FailedPostStartHook", message);
+                self.memory.unhooked.insert(instance);
+            }
         }
         for (container, image, pulled) in mail.pulled {
             self.take_pull(&container, &image, pulled);
@@ -180,9 +187,10 @@ impl Worker {
         observed.read_messages(&self.pod, &self.observed).await;
         self.observed = Arc::new(observed);
         let alive = &self.observed.instances;
-        self.memory
-            .stopping
-            .retain(|id, _| alive.iter().any(|instance| instance.id == *id));
+        let there = |id: &String| alive.iter().any(|instance| instance.id == *id);
+        self.memory.stopping.retain(|id, _| there(id));
+        self.memory.unhooked.retain(there);
+        self.memory.probes.retain(&self.observed);
         Ok(())
     }
 
@@ -206,7 +214,7 @@ impl Worker {
             });
             return;
         }
-        if self.volumes.is_none() {
+        if self.observed.sandbox().is_none() {
             return;
         }
         if volumes::follows_objects(&self.pod) && *self.next_refresh.get_or_insert(later(now, REFRESH)) <= now {
@@ -241,6 +249,25 @@ impl Worker {
                 .events
                 .record(&self.pod.reference(), Warning, "FieldNotServed", message);
         }
+    }
+
+    fn keep_probes(&mut self, plan: &Plan) {
+        if !self.pod.containers().any(|(_, container)| probes::any(container)) {
+            return;
+        }
+        let surroundings = Arc::new(Surroundings {
+            runtime: self.context.runtime.clone(),
+            events: self.context.events.clone(),
+            mailbox: self.mailbox.clone(),
+            ip: self.ip(),
+        });
+        self.probes.keep(
+            &self.pod,
+            &self.observed,
+            &self.memory.probes,
+            plan.ended,
+            &surroundings,
+        );
     }
 
     fn tell_back_offs(&mut self, plan: &Plan) {
@@ -278,8 +305,6 @@ impl Worker {
         }
         let facts = Facts {
             host_ips: &self.context.host_ips,
-            ready: &|_| true,
-            started: &|_| true,
             now,
         };
         let status = status::status(&self.pod, &self.observed, &self.memory, plan, &facts);
@@ -304,67 +329,13 @@ impl Worker {
         }
     }
 
-    async fn act(&mut self, plan: &Plan) {
-        for action in &plan.actions {
-            let takes_away = matches!(
-                action,
-                Action::RemoveInstance { .. } | Action::RemoveSandbox { .. } | Action::CleanUp
-            );
-            self.memory.cleaning |= takes_away && plan.removes;
-            let done = match action {
-                Action::CreateSandbox { attempt } => self.create_sandbox(*attempt).await,
-                Action::Start { name, restarts, failed } => self.start(name, *restarts, *failed).await,
-                Action::Stop { id, name, grace, why } => {
-                    self.stop(id, name, *grace, why.as_deref());
-                    true
-                }
-                Action::StopSandbox { id } => {
-                    let request = StopPodSandboxRequest {
-                        pod_sandbox_id: id.clone(),
-                    };
-                    self.asked(
-                        "stop sandbox",
-                        self.context.runtime.stop_pod_sandbox(request).await.map(drop),
-                    )
-                    .await
-                }
-                Action::RemoveInstance { id } => self.remove_instance(id).await,
-                Action::RemoveSandbox { id } => {
-                    let request = RemovePodSandboxRequest {
-                        pod_sandbox_id: id.clone(),
-                    };
-                    self.asked(
-                        "remove sandbox",
-                        self.context.runtime.remove_pod_sandbox(request).await.map(drop),
-                    )
-                    .await
-                }
-                Action::CleanUp => self.clean_up().await,
-                Action::Forget => {
-                    self.forget();
-                    true
-                }
-            };
-            if !done {
-                break;
-            }
-        }
-    }
-
-    /// Whether it went well; a failure is said and not tried again at once.
-    async fn asked(&self, what: &str, answer: cri::Result<()>) -> bool {
-        match answer {
-            Err(error) if !error.is_not_found() => {
-                warn!(pod = %self.pod.full_name(), %error, "the runtime could not {what}");
-                tokio::time::sleep(RETRY.unsigned_abs()).await;
-                false
-            }
-            _ => true,
-        }
-    }
-
     pub(super) fn pod_dir(&self) -> PathBuf {
         self.context.config.pod_dir(self.pod.uid())
+    }
+
+    /// The pod's first address; empty while it has none.
+    pub(super) fn ip(&self) -> String {
+        self.addresses().pod.into_iter().next().unwrap_or_default()
     }
 
     pub(super) fn addresses(&self) -> Addresses {
@@ -385,165 +356,6 @@ impl Worker {
         };
         self.volumes = Some(volumes::set_up(&self.pod, &self.pod_dir(), &mut context).await?);
         Ok(())
-    }
-
-    async fn create_sandbox(&mut self, attempt: u32) -> bool {
-        match self.try_create_sandbox(attempt).await {
-            Ok(()) => {
-                self.memory.sandbox_failures = 0;
-                self.memory.retry_at.remove("");
-                true
-            }
-            Err((reason, message)) => {
-                self.context
-                    .events
-                    .record(&self.pod.reference(), Warning, reason, message);
-                self.memory.sandbox_failures += 1;
-                let delay = RETRY * 2i32.saturating_pow(self.memory.sandbox_failures.min(16) - 1);
-                self.memory
-                    .retry_at
-                    .insert(String::new(), later(Timestamp::now(), delay.min(RETRY_LONGEST)));
-                false
-            }
-        }
-    }
-
-    /// The error is the reason and message of its event.
-    async fn try_create_sandbox(&mut self, attempt: u32) -> Result<(), (&'static str, String)> {
-        let sandboxed = |error: String| {
-            (
-                "FailedCreatePodSandBox",
-                format!("Failed to create pod sandbox: {error}"),
-            )
-        };
-        self.set_up_volumes()
-            .await
-            .map_err(|failure| ("FailedMount", failure.to_string()))?;
-        self.context.cgroups.create(&self.pod).map_err(|error| {
-            (
-                "FailedCreatePodContainer",
-                format!("unable to ensure pod container exists: {error}"),
-            )
-        })?;
-        let config = sandbox::config(&self.pod, attempt, &self.context.config, &self.context.node_dns);
-        let logs = PathBuf::from(&config.log_directory);
-        std::fs::create_dir_all(&logs).map_err(|error| sandboxed(format!("mkdir {}: {error}", logs.display())))?;
-        let runtime_handler = self.runtime_handler().await.map_err(sandboxed)?;
-        let request = RunPodSandboxRequest {
-            config: Some(config),
-            runtime_handler,
-        };
-        self.context
-            .runtime
-            .run_pod_sandbox(request)
-            .await
-            .map_err(|error| sandboxed(error.to_string()))?;
-        Ok(())
-    }
-
-    async fn runtime_handler(&self) -> Result<String, String> {
-        let Some(name) = self
-            .pod
-            .spec()
-            .and_then(|spec| spec.runtime_class_name.as_deref())
-            .filter(|name| !name.is_empty())
-        else {
-            return Ok(String::new());
-        };
-        let api = client::kube::Api::<RuntimeClass>::all(self.context.client.clone());
-        let found = api.get_opt(name).await.map_err(|error| error.to_string())?;
-        found
-            .map(|class| class.handler)
-            .ok_or_else(|| format!("failed to get sandbox runtime: RuntimeClass {name:?} not found"))
-    }
-
-    /// The stop goes on beside the worker: its grace period may be long, and may be shortened.
-    fn stop(&mut self, id: &str, name: &str, grace: i64, why: Option<&str>) {
-        let deadline = later(Timestamp::now(), SignedDuration::from_secs(grace));
-        if self.memory.stopping.insert(id.to_owned(), deadline).is_none() {
-            let message = why.map_or_else(|| format!("Stopping container {name}"), str::to_owned);
-            self.tell(name, Normal, "Killing", message);
-        }
-        let (runtime, mailbox, id) = (self.context.runtime.clone(), self.mailbox.clone(), id.to_owned());
-        tokio::spawn(async move {
-            match runtime
-                .stop_container(StopContainerRequest {
-                    container_id: id.clone(),
-                    timeout: grace,
-                })
-                .await
-            {
-                Err(error) if !error.is_not_found() => {
-                    warn!(container = %id, %error, "the runtime could not stop a container");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    mailbox.not_stopped(id);
-                }
-                _ => mailbox.wake(),
-            }
-        });
-    }
-
-    async fn remove_instance(&mut self, id: &str) -> bool {
-        let request = RemoveContainerRequest {
-            container_id: id.to_owned(),
-        };
-        if !self
-            .asked(
-                "remove container",
-                self.context.runtime.remove_container(request).await.map(drop),
-            )
-            .await
-        {
-            return false;
-        }
-        if let Some(instance) = self.observed.instances.iter().find(|instance| instance.id == id) {
-            remove_logs(&instance.log_path);
-        }
-        true
-    }
-
-    async fn clean_up(&mut self) -> bool {
-        let cgroups = self.context.cgroups.clone();
-        let (directory, uid) = (self.pod_dir(), self.pod.uid().to_owned());
-        let logs = self.context.config.pod_logs_dir.join(sandbox::log_directory(&self.pod));
-        let named = !self.pod.name().is_empty();
-        let all = move || {
-            volumes::tear_down(&directory).map_err(|error| error.to_string())?;
-            cgroups.remove(&uid).map_err(|error| error.to_string())?;
-            match std::fs::remove_dir_all(&logs) {
-                Err(error) if named && error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(format!("remove {}: {error}", logs.display()))
-                }
-                _ => Ok(()),
-            }
-        };
-        let cleaned = match tokio::task::spawn_blocking(all).await {
-            Ok(cleaned) => cleaned,
-            Err(error) => Err(error.to_string()),
-        };
-        match cleaned {
-            Ok(()) => {
-                self.memory.cleaned = true;
-                true
-            }
-            Err(error) => {
-                warn!(pod = %self.pod.full_name(), %error, "a pod's things could not be taken away yet");
-                tokio::time::sleep(RETRY.unsigned_abs()).await;
-                false
-            }
-        }
-    }
-
-    fn forget(&mut self) {
-        self.memory.forgotten = true;
-        if let Some(status) = self.pod.status.clone() {
-            debug!(pod = %self.pod.full_name(), "nothing of the pod is left");
-            self.writer.write(Wanted {
-                pod: self.seen.clone(),
-                status,
-                forget: true,
-            });
-        }
     }
 
     /// The container waits for this reason; tried again later.
@@ -581,18 +393,4 @@ impl Worker {
 
 pub(super) fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
     now.saturating_add(by).unwrap_or(Timestamp::MAX)
-}
-
-/// The log and its rotated predecessors.
-fn remove_logs(path: &str) {
-    let path = std::path::Path::new(path);
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return;
-    };
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(|entry| entry.starts_with(name)) {
-            // The whole directory goes with the pod.
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
 }

@@ -1,0 +1,283 @@
+//! Carries out what a plan says: each action is a few calls of the runtime and the kernel.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use client::EventType::{Normal, Warning};
+use client::kube::Api;
+use cri::v1::{
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StopContainerRequest, StopPodSandboxRequest,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::hooks;
+use super::plan::{self, Action, Plan};
+use super::pod::PodExt;
+use super::worker::{RETRY, Worker, later};
+use super::writer::Wanted;
+use crate::cri_config::sandbox;
+use crate::handler::Target;
+use crate::volumes;
+
+/// The longest pause between tries before the sandbox.
+const RETRY_LONGEST: SignedDuration = SignedDuration::from_secs(122);
+
+impl Worker {
+    pub(super) async fn act(&mut self, plan: &Plan) {
+        for action in &plan.actions {
+            let takes_away = matches!(
+                action,
+                Action::RemoveInstance { .. } | Action::RemoveSandbox { .. } | Action::CleanUp
+            );
+            self.memory.cleaning |= takes_away && plan.removes;
+            let done = match action {
+                Action::CreateSandbox { attempt } => self.create_sandbox(*attempt).await,
+                Action::Start { name, restarts, failed } => self.start(name, *restarts, *failed).await,
+                Action::Stop { id, name, grace, why } => {
+                    self.stop(id, name, *grace, why.as_deref());
+                    true
+                }
+                Action::StopSandbox { id } => {
+                    let request = StopPodSandboxRequest {
+                        pod_sandbox_id: id.clone(),
+                    };
+                    self.asked(
+                        "stop sandbox",
+                        self.context.runtime.stop_pod_sandbox(request).await.map(drop),
+                    )
+                    .await
+                }
+                Action::RemoveInstance { id } => self.remove_instance(id).await,
+                Action::RemoveSandbox { id } => {
+                    let request = RemovePodSandboxRequest {
+                        pod_sandbox_id: id.clone(),
+                    };
+                    self.asked(
+                        "remove sandbox",
+                        self.context.runtime.remove_pod_sandbox(request).await.map(drop),
+                    )
+                    .await
+                }
+                Action::CleanUp => self.clean_up().await,
+                Action::Forget => {
+                    self.forget();
+                    true
+                }
+            };
+            if !done {
+                break;
+            }
+        }
+    }
+
+    /// Whether it went well; a failure is said and not tried again at once.
+    async fn asked(&self, what: &str, answer: cri::Result<()>) -> bool {
+        match answer {
+            Err(error) if !error.is_not_found() => {
+                warn!(pod = %self.pod.full_name(), %error, "the runtime could not {what}");
+                tokio::time::sleep(RETRY.unsigned_abs()).await;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    async fn create_sandbox(&mut self, attempt: u32) -> bool {
+        match self.try_create_sandbox(attempt).await {
+            Ok(()) => {
+                self.memory.sandbox_failures = 0;
+                self.memory.retry_at.remove("");
+                true
+            }
+            Err((reason, message)) => {
+                self.context
+                    .events
+                    .record(&self.pod.reference(), Warning, reason, message);
+                self.memory.sandbox_failures += 1;
+                let delay = RETRY * 2i32.saturating_pow(self.memory.sandbox_failures.min(16) - 1);
+                self.memory
+                    .retry_at
+                    .insert(String::new(), later(Timestamp::now(), delay.min(RETRY_LONGEST)));
+                false
+            }
+        }
+    }
+
+    /// The error is the reason and message of its event.
+    async fn try_create_sandbox(&mut self, attempt: u32) -> Result<(), (&'static str, String)> {
+        let sandboxed = |error: String| {
+            (
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {error}"),
+            )
+        };
+        self.set_up_volumes()
+            .await
+            .map_err(|failure| ("FailedMount", failure.to_string()))?;
+        self.context.cgroups.create(&self.pod).map_err(|error| {
+            (
+                "FailedCreatePodContainer",
+                format!("unable to ensure pod container exists: {error}"),
+            )
+        })?;
+        let config = sandbox::config(&self.pod, attempt, &self.context.config, &self.context.node_dns);
+        let logs = PathBuf::from(&config.log_directory);
+        std::fs::create_dir_all(&logs).map_err(|error| sandboxed(format!("mkdir {}: {error}", logs.display())))?;
+        let runtime_handler = self.runtime_handler().await.map_err(sandboxed)?;
+        let request = RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler,
+        };
+        self.context
+            .runtime
+            .run_pod_sandbox(request)
+            .await
+            .map_err(|error| sandboxed(error.to_string()))?;
+        Ok(())
+    }
+
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let Some(name) = self
+            .pod
+            .spec()
+            .and_then(|spec| spec.runtime_class_name.as_deref())
+            .filter(|name| !name.is_empty())
+        else {
+            return Ok(String::new());
+        };
+        let api = Api::<RuntimeClass>::all(self.context.client.clone());
+        let found = api.get_opt(name).await.map_err(|error| error.to_string())?;
+        found
+            .map(|class| class.handler)
+            .ok_or_else(|| format!("failed to get sandbox runtime: RuntimeClass {name:?} not found"))
+    }
+
+    /// The stop goes on beside the worker: its grace period may be long, and may be shortened.
+    fn stop(&mut self, id: &str, name: &str, grace: i64, why: Option<&str>) {
+        let deadline = later(Timestamp::now(), SignedDuration::from_secs(grace));
+        let anew = self.memory.stopping.insert(id.to_owned(), deadline).is_none();
+        if anew {
+            let message = why.map_or_else(|| format!("Stopping container {name}"), str::to_owned);
+            self.tell(name, Normal, "Killing", message);
+        }
+        let container = self.pod.container(name).filter(|_| anew);
+        let hooked = container.and_then(|(role, container)| {
+            let hook = container.lifecycle.as_ref()?.pre_stop.clone()?;
+            Some((hook, container.clone(), self.pod.container_reference(role, name)))
+        });
+        let (runtime, mailbox, id) = (self.context.runtime.clone(), self.mailbox.clone(), id.to_owned());
+        let (events, ip) = (self.context.events.clone(), self.ip());
+        tokio::spawn(async move {
+            let began = Instant::now();
+            if let Some((hook, container, about)) = hooked {
+                let (id, container) = (&id, &container);
+                let target = Target { id, container, ip: &ip };
+                let within = Duration::from_secs(grace.unsigned_abs());
+                if let Err(error) = hooks::run(&hook, &*runtime, &target, Some(within)).await {
+                    events.record(
+                        &about,
+                        Warning,
+                        "FailedPreStopHook",
+                        format!("PreStopHook failed: {error}"),
+                    );
+                }
+            }
+            // The hook's time is taken from the container's own.
+            let timeout = grace
+                .saturating_sub(began.elapsed().as_secs() as i64)
+                .max(plan::LEAST_GRACE);
+            let container_id = id.clone();
+            match runtime
+                .stop_container(StopContainerRequest { container_id, timeout })
+                .await
+            {
+                Err(error) if !error.is_not_found() => {
+                    warn!(container = %id, %error, "the runtime could not stop a container");
+                    tokio::time::sleep(RETRY.unsigned_abs()).await;
+                    mailbox.not_stopped(id);
+                }
+                _ => mailbox.wake(),
+            }
+        });
+    }
+
+    async fn remove_instance(&mut self, id: &str) -> bool {
+        let request = RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
+        if !self
+            .asked(
+                "remove container",
+                self.context.runtime.remove_container(request).await.map(drop),
+            )
+            .await
+        {
+            return false;
+        }
+        if let Some(instance) = self.observed.instances.iter().find(|instance| instance.id == id) {
+            remove_logs(&instance.log_path);
+        }
+        true
+    }
+
+    async fn clean_up(&mut self) -> bool {
+        let cgroups = self.context.cgroups.clone();
+        let (directory, uid) = (self.pod_dir(), self.pod.uid().to_owned());
+        let logs = self.context.config.pod_logs_dir.join(sandbox::log_directory(&self.pod));
+        let named = !self.pod.name().is_empty();
+        let all = move || {
+            volumes::tear_down(&directory).map_err(|error| error.to_string())?;
+            cgroups.remove(&uid).map_err(|error| error.to_string())?;
+            match std::fs::remove_dir_all(&logs) {
+                Err(error) if named && error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(format!("remove {}: {error}", logs.display()))
+                }
+                _ => Ok(()),
+            }
+        };
+        let cleaned = match tokio::task::spawn_blocking(all).await {
+            Ok(cleaned) => cleaned,
+            Err(error) => Err(error.to_string()),
+        };
+        match cleaned {
+            Ok(()) => {
+                self.memory.cleaned = true;
+                true
+            }
+            Err(error) => {
+                warn!(pod = %self.pod.full_name(), %error, "a pod's things could not be taken away yet");
+                tokio::time::sleep(RETRY.unsigned_abs()).await;
+                false
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.memory.forgotten = true;
+        if let Some(status) = self.pod.status.clone() {
+            debug!(pod = %self.pod.full_name(), "nothing of the pod is left");
+            self.writer.write(Wanted {
+                pod: self.seen.clone(),
+                status,
+                forget: true,
+            });
+        }
+    }
+}
+
+/// The log and its rotated predecessors.
+fn remove_logs(path: &str) {
+    let path = Path::new(path);
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return;
+    };
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|entry| entry.starts_with(name)) {
+            // The whole directory goes with the pod.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The task of one probe.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::EventType::Warning;
+use client::Events;
+use cri::RuntimeService;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Probe};
+
+use super::Kind;
+use super::count::Count;
+use crate::handler::{Handler, Outcome, Target};
+use crate::pods::Mailbox;
+use crate::pods::observed::{Instance, time};
+
+/// What the probes of one pod share.
+pub struct Surroundings {
+    /// Runs commands.
+    pub runtime: Arc<dyn RuntimeService>,
+    /// Says what fails.
+    pub events: Events,
+    /// Where results go.
+    pub mailbox: Arc<Mailbox>,
+    /// The pod's address.
+    pub ip: String,
+}
+
+fn handler(probe: &Probe) -> Option<Handler<'_>> {
+    None.or_else(|| probe.exec.as_ref().map(Handler::Exec))
+        .or_else(|| probe.http_get.as_ref().map(Handler::Http))
+        .or_else(|| probe.tcp_socket.as_ref().map(Handler::Tcp))
+        .or_else(|| probe.grpc.as_ref().map(Handler::Grpc))
+}
+
+fn seconds(value: Option<i32>, default: u64) -> Duration {
+    Duration::from_secs(
+        value
+            .and_then(|value| u64::try_from(value).ok())
+            .filter(|value| *value > 0)
+            .unwrap_or(default),
+    )
+}
+
+/// Probes until it is dropped, or until there is nothing more to find out.
+pub async fn run(
+    surroundings: Arc<Surroundings>,
+    about: ObjectReference,
+    container: Container,
+    instance: Instance,
+    probe: Probe,
+    kind: Kind,
+) {
+    let Some(handler) = handler(&probe) else { return };
+    let timeout = seconds(probe.timeout_seconds, 1);
+    let delay = SignedDuration::from_secs(probe.initial_delay_seconds.unwrap_or(0).into());
+    let begin = time(instance.started_at)
+        .saturating_add(delay)
+        .unwrap_or(Timestamp::MAX);
+    tokio::time::sleep(
+        begin
+            .duration_since(Timestamp::now())
+            .max(SignedDuration::ZERO)
+            .unsigned_abs(),
+    )
+    .await;
+    let mut beat = tokio::time::interval(seconds(probe.period_seconds, 10));
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count = Count::new(probe.success_threshold, probe.failure_threshold);
+    let mut told = None;
+    loop {
+        beat.tick().await;
+        let target = Target {
+            id: &instance.id,
+            container: &container,
+            ip: &surroundings.ip,
+        };
+        let good = match handler.run(&*surroundings.runtime, &target, timeout).await {
+            Outcome::Success => true,
+            Outcome::Failure(seen) => {
+                surroundings.events.record(
+                    &about,
+                    Warning,
+                    "Unhealthy",
+                    format!("{} probe failed: {seen}", kind.word()),
+                );
+                false
+            }
+            Outcome::Error(error) => {
+                // What could not be asked says nothing of the container.
+                let message = format!("{} probe errored and resulted in unknown state: {error}", kind.word());
+                surroundings.events.record(&about, Warning, "Unhealthy", message);
+                continue;
+            }
+        };
+        let result = count.take(good);
+        if result.is_some() && result != told {
+            told = result;
+            surroundings.mailbox.probed(instance.id.clone(), kind, good);
+            // Once started, always started; a condemned instance is not asked again.
+            if kind == Kind::Startup || (kind == Kind::Liveness && !good) {
+                return;
+            }
+        }
+    }
+}
