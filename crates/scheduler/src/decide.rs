@@ -1,0 +1,103 @@
+//! The decision: which node a pod gets, or why it gets none, in upstream's words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::filters::{Candidate, Filter, everywhere};
+use crate::scores::scores;
+use crate::snapshot::{NodeInfo, Snapshot};
+
+/// Why a pod gets no node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the pod's condition and event say.
+    pub message: String,
+    /// Who refused; the pod is tried again when something happens that may change the mind of one of them.
+    pub filters: BTreeSet<Filter>,
+}
+
+/// The name of the node that suits the pod best. `turn` breaks ties: count it up from pod to pod, so that equal
+/// nodes take turns.
+pub fn decide(pod: &Pod, snapshot: &Snapshot, turn: usize) -> Result<String, Refusal> {
+    let total = snapshot.nodes().count();
+    if total == 0 {
+        return Err(Refusal {
+            message: "no nodes available to schedule pods".to_owned(),
+            filters: BTreeSet::from([Filter::NodeName]),
+        });
+    }
+    if let Some((filter, why)) = everywhere(pod) {
+        let message = format!("0/{total} nodes are available: {why}. {}", preemption(pod, total, 0));
+        return Err(Refusal {
+            message,
+            filters: BTreeSet::from([filter]),
+        });
+    }
+    let candidate = Candidate::new(pod, snapshot);
+    let mut fitting = Vec::new();
+    let mut rejections = Vec::new();
+    for info in snapshot.nodes() {
+        match candidate.check(info) {
+            Ok(()) => fitting.push(info),
+            Err(rejection) => rejections.push(rejection),
+        }
+    }
+    match fitting[..] {
+        [] => {}
+        [only] => return Ok(only.name().to_owned()),
+        _ => return Ok(best(&candidate, &fitting, snapshot, turn)),
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for reason in rejections.iter().flat_map(|rejection| &rejection.reasons) {
+        *counts.entry(reason).or_default() += 1;
+    }
+    let mut reasons: Vec<String> = counts
+        .into_iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    reasons.sort();
+    let preemptible = rejections.iter().filter(|rejection| rejection.preemptible).count();
+    Err(Refusal {
+        message: format!(
+            "0/{total} nodes are available: {}. {}",
+            reasons.join(", "),
+            preemption(pod, total, preemptible)
+        ),
+        filters: rejections.iter().map(|rejection| rejection.filter).collect(),
+    })
+}
+
+fn best(candidate: &Candidate<'_>, nodes: &[&NodeInfo], snapshot: &Snapshot, turn: usize) -> String {
+    let scores = scores(candidate, nodes, snapshot);
+    let most = scores.iter().copied().max().unwrap_or(0);
+    let tied: Vec<&NodeInfo> = nodes
+        .iter()
+        .zip(&scores)
+        .filter(|(_, score)| **score == most)
+        .map(|(n, _)| *n)
+        .collect();
+    tied[turn % tied.len()].name().to_owned()
+}
+
+/// What came of looking for pods to push aside, on the nodes where that could help.
+fn preemption(pod: &Pod, total: usize, preemptible: usize) -> String {
+    let policy = pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref());
+    if policy == Some("Never") {
+        return "preemption: not eligible due to preemptionPolicy=Never.".to_owned();
+    }
+    let parts: Vec<String> = [
+        (preemptible, "No preemption victims found for incoming pod"),
+        (total - preemptible, "Preemption is not helpful for scheduling"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, why)| format!("{count} {why}"))
+    .collect::<BTreeSet<_>>()
+    .into_iter()
+    .collect();
+    format!("preemption: 0/{total} nodes are available: {}.", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests;
