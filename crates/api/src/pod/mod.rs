@@ -1,13 +1,11 @@
 //! What several rooms ask of a pod: its containers, its conditions, its resources. Pure functions of values.
 
-mod binding;
 mod conditions;
 mod containers;
 mod resources;
 
 use k8s_openapi::api::core::v1::Pod;
 
-pub use binding::{bind, validate_binding};
 pub use conditions::{condition, condition_is_true, is_ready, set_condition};
 pub use containers::{
     ContainerKind, as_container, container_status, containers, find_container, is_restartable, is_sidecar, restarts,

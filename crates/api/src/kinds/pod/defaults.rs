@@ -2,8 +2,6 @@
 //!
 //! [`pod_spec`] is for pods and for the templates of workloads alike; [`pod`] adds what only a pod gets.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, HTTPGetAction, LifecycleHandler, Pod, PodSpec, Probe, ResourceRequirements,
 };
@@ -11,7 +9,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 
 use super::volume_defaults;
 use crate::pod::aggregate_container_requests;
-use crate::quantity::Quantity;
 
 /// How long a pod's containers have to end, when the pod does not say.
 const GRACE_SECONDS: i64 = 30;
@@ -61,10 +58,6 @@ pub(crate) fn pod_spec(spec: &mut PodSpec) {
     for flag in [&mut spec.host_network, &mut spec.host_pid, &mut spec.host_ipc] {
         drop_false(flag);
     }
-    canonical(&mut spec.overhead);
-    if let Some(resources) = &mut spec.resources {
-        canonical_resources(resources);
-    }
     for volume in spec.volumes.iter_mut().flatten() {
         volume_defaults::volume(volume);
     }
@@ -110,7 +103,7 @@ fn container(container: &mut Container) {
         drop_false(&mut mount.read_only);
     }
     // Shown as `resources: {}` even where nothing is asked for.
-    canonical_resources(container.resources.get_or_insert_default());
+    container.resources.get_or_insert_default();
     let probes = [
         &mut container.liveness_probe,
         &mut container.readiness_probe,
@@ -155,7 +148,7 @@ pub(super) fn downward_file(file: &mut DownwardAPIVolumeFile) {
 
 /// No divisor is written as zero, and means one.
 fn divisor(divisor: &mut Option<Written>) {
-    canonical_quantity(divisor.get_or_insert_with(|| Written("0".into())));
+    divisor.get_or_insert_with(|| Written("0".into()));
 }
 
 fn probe(probe: &mut Probe) {
@@ -223,24 +216,6 @@ fn pod_level_requests(spec: &mut PodSpec) {
     }
     if requests.is_empty() {
         resources.requests = None;
-    }
-}
-
-fn canonical_resources(resources: &mut ResourceRequirements) {
-    canonical(&mut resources.limits);
-    canonical(&mut resources.requests);
-}
-
-fn canonical(amounts: &mut Option<BTreeMap<String, Written>>) {
-    for quantity in amounts.iter_mut().flat_map(BTreeMap::values_mut) {
-        canonical_quantity(quantity);
-    }
-}
-
-/// Writes a quantity in its one canonical form; what is none stays, for validation to refuse.
-pub(super) fn canonical_quantity(written: &mut Written) {
-    if let Ok(quantity) = Quantity::of(written) {
-        written.0 = quantity.to_string();
     }
 }
 
@@ -331,7 +306,7 @@ mod tests {
         for (what, container, pointer, want) in [
             (
                 "requests follow limits",
-                json!({"resources": {"limits": {"cpu": "1000m", "memory": "1Gi"}, "requests": {"cpu": "0.5"}}}),
+                json!({"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}),
                 "/resources",
                 json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}}),
             ),

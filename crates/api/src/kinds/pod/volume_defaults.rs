@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Volume;
 
-use super::defaults::{canonical_quantity, downward_file, pull_policy, set, set_text};
+use super::defaults::{downward_file, pull_policy, set, set_text};
 
 /// The mode of files made from Secrets, ConfigMaps and fields: `rw-r--r--`.
 const FILE_MODE: i32 = 0o644;
@@ -19,9 +19,6 @@ pub(super) fn volume(volume: &mut Volume) {
         })
     {
         volume.empty_dir = Some(Default::default());
-    }
-    if let Some(limit) = volume.empty_dir.as_mut().and_then(|dir| dir.size_limit.as_mut()) {
-        canonical_quantity(limit);
     }
     if let Some(secret) = &mut volume.secret {
         set(&mut secret.default_mode, FILE_MODE);
@@ -88,7 +85,7 @@ mod tests {
         for (given, want) in [
             (json!({"name": "v"}), json!({"name": "v", "emptyDir": {}})),
             (
-                json!({"name": "v", "emptyDir": {"sizeLimit": "1024Mi"}}),
+                json!({"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}),
                 json!({"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}),
             ),
             (
