@@ -1,10 +1,11 @@
 //! One request for a resource, taken apart: what every verb works on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::{Format, Resource, Status, Subresource, status};
 use bytes::Bytes;
 use http::request::Parts;
+use tokio::time::timeout;
 
 use crate::{
     Body, Identity,
@@ -17,6 +18,9 @@ use crate::{
 
 /// The largest body that the server reads: 3 MiB, as upstream.
 const BODY_BYTES: usize = 3 << 20;
+
+/// How long a client may take to send a body, as upstream gives a whole request.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// One request for a resource.
 pub(crate) struct Call<'a> {
@@ -66,7 +70,13 @@ impl<'a> Call<'a> {
 
 /// The request's body, up to the limit.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
-    match body.collect(BODY_BYTES).await {
+    let Ok(collected) = timeout(BODY_TIME, body.collect(BODY_BYTES)).await else {
+        return Err(status::timeout(
+            "request did not complete within the allotted timeout",
+            0,
+        ));
+    };
+    match collected {
         Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(status::request_entity_too_large(BODY_BYTES)),
         Err(error) => Err(status::bad_request(format!("reading the request's body: {error}"))),

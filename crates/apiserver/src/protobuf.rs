@@ -512,6 +512,15 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_an_object_or_an_error(raw: Vec<u8>) {
+            for kind in ["ConfigMap", "Service", "Secret"] {
+                let _ = to_json(&object("v1", kind, &raw));
+            }
+        }
+    }
+
     #[test]
     fn what_can_not_be_read_is_refused() {
         assert!(matches!(to_json(b"{}"), Err(Error::Malformed(_))));

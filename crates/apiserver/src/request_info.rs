@@ -179,6 +179,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_path_is_taken_apart(path in "(/apis?/)?[a-z0-9/%.:]{0,60}") {
+            if let Target::Resource(found) = Target::parse(&path) {
+                proptest::prop_assert!(path.ends_with(&found.rest), "{found:?}");
+            }
+        }
+    }
+
     #[test]
     fn verbs_follow_the_method_and_what_is_asked_for() {
         for (method, text, query, verb) in [

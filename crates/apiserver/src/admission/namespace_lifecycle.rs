@@ -2,10 +2,9 @@
 
 use api::{Object, Status, status};
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Namespace;
 
 use super::{Attributes, Operation, Plugin};
-use crate::registry::lookup;
+use crate::registry::{facets::Facets, key, store_error};
 
 /// The namespaces that are never deleted.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
@@ -29,14 +28,18 @@ impl Plugin for NamespaceLifecycle {
         else {
             return Ok(());
         };
-        let Some(found) = lookup(&*call.server.store, namespaces, None, name).await? else {
-            return Err(status::not_found("", "namespaces", name));
-        };
-        let terminating = found.as_any().downcast_ref::<Namespace>().is_some_and(is_terminating);
-        if terminating {
-            Err(refusal(attributes, object, name))
-        } else {
-            Ok(())
+        let found = call
+            .server
+            .store
+            .get(&key(namespaces, None, name))
+            .await
+            .map_err(store_error)?;
+        match found {
+            None => Err(status::not_found("", "namespaces", name)),
+            Some(entry) if entry.facets(|_| Facets::default()).is_terminating(&entry) => {
+                Err(refusal(attributes, object, name))
+            }
+            Some(_) => Ok(()),
         }
     }
 
@@ -52,14 +55,6 @@ impl Plugin for NamespaceLifecycle {
         }
         Ok(())
     }
-}
-
-fn is_terminating(namespace: &Namespace) -> bool {
-    namespace.metadata.deletion_timestamp.is_some()
-        || namespace
-            .status
-            .as_ref()
-            .is_some_and(|status| status.phase.as_deref() == Some("Terminating"))
 }
 
 fn refusal(attributes: &Attributes<'_>, object: &dyn Object, namespace: &str) -> Status {

@@ -1,4 +1,4 @@
-//! Priority: a pod's priority is that of its PriorityClass.
+//! Priority: a pod's priority is that of its PriorityClass, and one class at most is that of pods that name none.
 
 use api::{Object, Status};
 use async_trait::async_trait;
@@ -16,7 +16,24 @@ pub(super) struct Priority;
 #[async_trait]
 impl Plugin for Priority {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.creates("pods")
+        attributes.creates("pods") || attributes.call.resource.storage == "priorityclasses"
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&dyn Object>) -> Result<(), Status> {
+        let Some(class) = object.and_then(|object| object.as_any().downcast_ref::<PriorityClass>()) else {
+            return Ok(());
+        };
+        if class.global_default != Some(true) {
+            return Ok(());
+        }
+        match default_class(attributes.call).await? {
+            Some(default) if default.metadata.name != class.metadata.name => {
+                let name = default.metadata.name.unwrap_or_default();
+                let why = format!("PriorityClass {name} is already marked as default. Only one default can exist");
+                Err(attributes.forbidden(class, &why))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn mutate(&self, attributes: &Attributes<'_>, object: &mut dyn Object) -> Result<(), Status> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::OnceLock};
 
 use api::Resource;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use store::Entry;
 
 /// Labels and selectable fields of one entry.
@@ -11,6 +11,7 @@ use store::Entry;
 pub(crate) struct Facets {
     labels: OnceLock<BTreeMap<String, String>>,
     fields: OnceLock<(&'static [&'static str], Vec<Option<String>>)>,
+    terminating: OnceLock<bool>,
 }
 
 #[derive(Deserialize)]
@@ -24,6 +25,28 @@ struct Metadata {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// What says that an object is on its way out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ending {
+    metadata: EndingMetadata,
+    #[serde(default)]
+    status: EndingStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndingMetadata {
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+struct EndingStatus {
+    #[serde(default)]
+    phase: Option<String>,
+}
+
 impl Facets {
     /// The entry's labels.
     pub fn labels<'a>(&'a self, entry: &Entry) -> &'a BTreeMap<String, String> {
@@ -32,6 +55,15 @@ impl Facets {
                 .ok()
                 .and_then(|head| head.metadata.labels)
                 .unwrap_or_default()
+        })
+    }
+
+    /// Whether the object, a namespace, takes in nothing new.
+    pub fn is_terminating(&self, entry: &Entry) -> bool {
+        *self.terminating.get_or_init(|| {
+            serde_json::from_slice::<Ending>(&entry.value).is_ok_and(|found| {
+                found.metadata.deletion_timestamp.is_some() || found.status.phase.as_deref() == Some("Terminating")
+            })
         })
     }
 

@@ -113,6 +113,17 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_token_is_a_place_or_an_error(text in ".{0,80}", json in r#"\{"v":"meta.k8s.io/v1","rv":-?[0-9]{1,20},"start":"[a-z/.]{0,9}"\}"#) {
+            for text in [text, BASE64_URL_SAFE_NO_PAD.encode(json)] {
+                if let Ok(place) = Place::decode(&text) {
+                    proptest::prop_assert!(!place.after.contains(".."));
+                }
+            }
+        }
+    }
+
     #[test]
     fn broken_tokens_are_refused() {
         let token = |json: &str| BASE64_URL_SAFE_NO_PAD.encode(json);

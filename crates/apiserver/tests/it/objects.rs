@@ -101,10 +101,8 @@ async fn patches_of_every_kind_are_applied() {
     let merged = cluster.patch(&path, "strategic-merge-patch", &strategic).await;
     assert_eq!(merged.json()["metadata"]["labels"], json!({"k": "v"}));
     let patch = json!([{"op": "test", "path": "/data/y", "value": "2"}, {"op": "remove", "path": "/data/y"}]);
-    assert_eq!(
-        cluster.patch(&path, "json-patch", &patch).await.json()["data"],
-        json!({})
-    );
+    let emptied = cluster.patch(&path, "json-patch", &patch).await.json();
+    assert_eq!(emptied.get("data"), None);
     assert_eq!(cluster.patch(&path, "json-patch", &patch).await.code, 422);
     let stale = json!({"metadata": {"resourceVersion": "1"}, "data": {"z": "1"}});
     assert_eq!(cluster.patch(&path, "merge-patch", &stale).await.message(), MODIFIED);

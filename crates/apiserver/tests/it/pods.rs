@@ -151,3 +151,24 @@ async fn sessions_are_refused_before_they_begin() {
         "nodes \"one\" not found"
     );
 }
+
+#[tokio::test]
+async fn one_priority_class_at_most_is_the_default() {
+    let cluster = Cluster::new().await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class = |name: &str| json!({"metadata": {"name": name}, "value": 7, "globalDefault": true});
+    assert_eq!(cluster.post(classes, &class("a")).await.code, 201);
+    let second = cluster.post(classes, &class("b")).await;
+    assert_eq!(second.code, 403);
+    assert!(
+        second
+            .message()
+            .contains("PriorityClass a is already marked as default"),
+        "{}",
+        second.message()
+    );
+    assert_eq!(
+        cluster.post(PODS, &pod("p")).await.json()["spec"]["priorityClassName"],
+        "a"
+    );
+}
