@@ -7,7 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cri_config::resources::{self, PodLimits, Qos};
+use api::pod::Qos;
+
+use crate::cri_config::resources::{self, PodLimits};
 use crate::pods::pod::PodExt;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -59,7 +61,7 @@ impl Cgroups {
 
     /// Makes the cgroup of a pod with its limits.
     pub fn create(&self, pod: &Pod) -> Result<(), CgroupError> {
-        let qos = resources::qos(pod);
+        let qos = api::pod::stored_qos_class(pod);
         let cgroup = resources::pod_cgroup(qos, pod.uid());
         let limits = resources::pod(pod);
         if self.unified {
@@ -78,7 +80,7 @@ impl Cgroups {
             if qos == Qos::BestEffort && controller == "cpu" {
                 // Pods that asked for nothing share what a single one would get.
                 set(
-                    &hierarchy.join(qos.cgroup().trim_start_matches('/')),
+                    &hierarchy.join(resources::class_cgroup(qos).trim_start_matches('/')),
                     vec![("cpu.shares", "2".into())],
                 )?;
             }
@@ -118,7 +120,7 @@ impl Cgroups {
     pub fn pods(&self) -> Vec<String> {
         let mut uids = Vec::new();
         for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
-            for directory in self.directories(qos.cgroup()) {
+            for directory in self.directories(resources::class_cgroup(qos)) {
                 let entries = fs::read_dir(directory).into_iter().flatten().flatten();
                 uids.extend(
                     entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("pod")?.to_owned())),

@@ -6,6 +6,8 @@ use cri::v1::LinuxContainerResources;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use api::pod::{Qos, is_critical, stored_qos_class};
+
 use crate::pods::pod::{PodExt, Role};
 
 const MIN_SHARES: i64 = 2;
@@ -14,64 +16,18 @@ const SHARES_PER_CPU: i64 = 1024;
 const PERIOD_MICROSECONDS: i64 = 100_000;
 const MIN_QUOTA_MICROSECONDS: i64 = 1000;
 
-/// The three classes of service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Qos {
-    /// Limits equal requests everywhere.
-    Guaranteed,
-    /// Something is requested or limited.
-    Burstable,
-    /// Nothing is.
-    BestEffort,
-}
-
-impl Qos {
-    /// As in a pod's status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Qos::Guaranteed => "Guaranteed",
-            Qos::Burstable => "Burstable",
-            Qos::BestEffort => "BestEffort",
-        }
-    }
-
-    /// The cgroup of the class, below the hierarchy's root.
-    pub fn cgroup(self) -> &'static str {
-        match self {
-            Qos::Guaranteed => "/kubepods",
-            Qos::Burstable => "/kubepods/burstable",
-            Qos::BestEffort => "/kubepods/besteffort",
-        }
-    }
-}
-
-/// The class of a pod; it never changes, so that the one in its status counts.
-pub fn qos(pod: &Pod) -> Qos {
-    match pod.status.as_ref().and_then(|status| status.qos_class.as_deref()) {
-        Some("Guaranteed") => return Qos::Guaranteed,
-        Some("Burstable") => return Qos::Burstable,
-        Some("BestEffort") => return Qos::BestEffort,
-        _ => {}
-    }
-    let mut any = false;
-    let mut guaranteed = true;
-    for (_, container) in pod.containers() {
-        for resource in ["cpu", "memory"] {
-            let (request, limit) = (request(container, resource), limit(container, resource));
-            any |= request > 0 || limit > 0;
-            guaranteed &= limit > 0 && (request == 0 || request == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => Qos::BestEffort,
-        (true, true) => Qos::Guaranteed,
-        (true, false) => Qos::Burstable,
+/// The cgroup of a class, below the hierarchy's root.
+pub fn class_cgroup(qos: Qos) -> &'static str {
+    match qos {
+        Qos::Guaranteed => "/kubepods",
+        Qos::Burstable => "/kubepods/burstable",
+        Qos::BestEffort => "/kubepods/besteffort",
     }
 }
 
 /// The cgroup of a pod, below the hierarchy's root.
 pub fn pod_cgroup(qos: Qos, uid: &str) -> String {
-    format!("{}/pod{uid}", qos.cgroup())
+    format!("{}/pod{uid}", class_cgroup(qos))
 }
 
 fn amount(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> i64 {
@@ -123,10 +79,7 @@ pub fn quota(milli_cpu: i64) -> i64 {
 
 /// How soon the kernel kills a container's processes when memory runs out.
 pub fn oom_score_adj(pod: &Pod, qos: Qos, container: &Container, role: Role, memory_capacity: i64) -> i64 {
-    let critical = pod
-        .spec()
-        .and_then(|spec| spec.priority)
-        .is_some_and(|priority| priority >= 2_000_001_000);
+    let critical = is_critical(pod);
     match qos {
         _ if critical => -997,
         Qos::Guaranteed => -997,
@@ -157,7 +110,7 @@ pub fn container(
     memory_capacity: i64,
     unified: bool,
 ) -> LinuxContainerResources {
-    let qos = qos(pod);
+    let qos = stored_qos_class(pod);
     let quota = quota(limit(container, "cpu"));
     LinuxContainerResources {
         cpu_period: if quota > 0 { PERIOD_MICROSECONDS } else { 0 },
@@ -186,54 +139,19 @@ pub struct PodLimits {
     pub memory: i64,
 }
 
-/// The sum of a pod's containers, where every one of them has a limit; init containers count by the largest, with the sidecars before it.
+/// By what the pod asks for in all; a limit only where nothing in the pod is without one.
 pub fn pod(pod: &Pod) -> PodLimits {
-    let total = |of: &dyn Fn(&Container) -> i64, all: bool| -> i64 {
-        let amounts: Vec<(Role, i64)> = pod
-            .containers()
-            .map(|(role, container)| (role, of(container)))
-            .collect();
-        if all && amounts.iter().any(|(_, amount)| *amount == 0) {
-            return 0;
-        }
-        let mut sidecars = 0;
-        let mut largest = 0;
-        for (role, amount) in &amounts {
-            match role {
-                Role::Sidecar => {
-                    sidecars += amount;
-                    largest = largest.max(sidecars);
-                }
-                Role::Init => largest = largest.max(sidecars + amount),
-                Role::App => {}
-            }
-        }
-        let apps: i64 = amounts
-            .iter()
-            .filter(|(role, _)| *role == Role::App)
-            .map(|(_, amount)| amount)
-            .sum();
-        largest.max(sidecars + apps)
+    let (requests, limits) = (api::pod::requests(pod), api::pod::limits(pod));
+    let whole = pod.spec().and_then(|spec| spec.resources.as_ref()?.limits.as_ref());
+    let bounded = |resource: &str| {
+        whole.is_some_and(|whole| whole.contains_key(resource))
+            || pod.containers().all(|(_, container)| limit(container, resource) > 0)
     };
-    let overhead = |resource: &str| amount(pod.spec().and_then(|spec| spec.overhead.as_ref()), resource);
-    let with_overhead = |limit: i64, resource: &str| if limit > 0 { limit + overhead(resource) } else { 0 };
-    let whole = pod.spec().and_then(|spec| spec.resources.as_ref());
-    let of_pod = |limit: i64, resource: &str| match amount(whole.and_then(|whole| whole.limits.as_ref()), resource) {
-        0 => with_overhead(limit, resource),
-        limit => limit,
-    };
-    let requested = match amount(whole.and_then(|whole| whole.requests.as_ref()), "cpu") {
-        0 => total(&|container| request(container, "cpu"), false) + overhead("cpu"),
-        request => request,
-    };
+    let limited = |resource: &str| limits.get(resource).filter(|_| bounded(resource));
     PodLimits {
-        cpu_shares: if qos(pod) == Qos::BestEffort {
-            MIN_SHARES
-        } else {
-            shares(requested)
-        },
-        cpu_quota: quota(of_pod(total(&|container| limit(container, "cpu"), true), "cpu")),
-        memory: of_pod(total(&|container| limit(container, "memory"), true), "memory"),
+        cpu_shares: shares(requests.get("cpu").map_or(0, |cpu| cpu.millis())),
+        cpu_quota: quota(limited("cpu").map_or(0, |cpu| cpu.millis())),
+        memory: limited("memory").map_or(0, |memory| memory.value()),
     }
 }
 
@@ -296,7 +214,7 @@ mod tests {
         for (containers, class, score, limits) in cases {
             let pod = with(containers);
             let (role, first) = pod.containers().next().unwrap();
-            assert_eq!(qos(&pod), class);
+            assert_eq!(stored_qos_class(&pod), class);
             assert_eq!(oom_score_adj(&pod, class, first, role, gib), score);
             assert_eq!(super::pod(&pod), limits);
         }

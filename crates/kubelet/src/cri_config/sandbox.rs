@@ -52,7 +52,7 @@ pub fn config(pod: &Pod, attempt: u32, config: &Config, node_dns: &v1::DnsConfig
         labels,
         annotations,
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: resources::pod_cgroup(resources::qos(pod), pod.uid()),
+            cgroup_parent: resources::pod_cgroup(api::pod::stored_qos_class(pod), pod.uid()),
             security_context: Some(security::sandbox(pod)),
             sysctls: sysctls
                 .into_iter()

@@ -1,5 +1,6 @@
 //! What the kubelet asks of a Pod object again and again.
 
+use api::pod::ContainerKind;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodSpec};
 
@@ -44,28 +45,21 @@ pub trait PodExt {
     fn spec(&self) -> Option<&PodSpec>;
 }
 
-fn restart_policy(pod: &Pod) -> &str {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref())
-        .unwrap_or("Always")
-}
-
 impl PodExt for Pod {
     fn uid(&self) -> &str {
-        self.metadata.uid.as_deref().unwrap_or_default()
+        api::pod::uid(self)
     }
 
     fn name(&self) -> &str {
-        self.metadata.name.as_deref().unwrap_or_default()
+        api::pod::name(self)
     }
 
     fn namespace(&self) -> &str {
-        self.metadata.namespace.as_deref().unwrap_or_default()
+        api::pod::namespace(self)
     }
 
     fn full_name(&self) -> String {
-        format!("{}_{}({})", self.name(), self.namespace(), self.uid())
+        format!("{}({})", api::pod::full_name(self), self.uid())
     }
 
     fn containers(&self) -> impl Iterator<Item = (Role, &Container)> {
@@ -74,7 +68,7 @@ impl PodExt for Pod {
             .iter()
             .flat_map(|spec| spec.init_containers.iter().flatten())
             .map(|container| {
-                let always = container.restart_policy.as_deref() == Some("Always");
+                let always = api::pod::is_sidecar(container);
                 (if always { Role::Sidecar } else { Role::Init }, container)
             });
         init.chain(
@@ -90,26 +84,13 @@ impl PodExt for Pod {
     }
 
     fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool {
-        if role == Role::Sidecar {
-            return true;
-        }
-        for rule in container.restart_policy_rules.iter().flatten() {
-            let matches = rule.exit_codes.as_ref().is_some_and(|codes| {
-                let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-                if codes.operator == "NotIn" { !listed } else { listed }
-            });
-            if matches {
-                return rule.action == "Restart";
-            }
-        }
-        match (
-            container.restart_policy.as_deref().unwrap_or(restart_policy(self)),
-            role,
-        ) {
-            ("Never", _) => false,
-            ("OnFailure", _) | (_, Role::Init) => exit_code != 0,
-            _ => true,
-        }
+        let kind = if role == Role::App {
+            ContainerKind::Main
+        } else {
+            ContainerKind::Init
+        };
+        let spec = self.spec.as_ref();
+        spec.is_some_and(|spec| api::pod::is_restartable(spec, kind, container, exit_code))
     }
 
     fn grace(&self) -> i64 {
@@ -125,7 +106,7 @@ impl PodExt for Pod {
     }
 
     fn host_network(&self) -> bool {
-        self.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+        api::pod::is_host_network(self)
     }
 
     fn deletion(&self) -> Option<Timestamp> {
@@ -137,13 +118,13 @@ impl PodExt for Pod {
     }
 
     fn container_reference(&self, role: Role, name: &str) -> ObjectReference {
-        let list = if role == Role::App {
-            "containers"
+        let kind = if role == Role::App {
+            ContainerKind::Main
         } else {
-            "initContainers"
+            ContainerKind::Init
         };
         ObjectReference {
-            field_path: Some(format!("spec.{list}{{{name}}}")),
+            field_path: Some(kind.event_path(name)),
             ..self.reference()
         }
     }

@@ -12,7 +12,6 @@ use super::memory::{Memory, Waiting};
 use super::observed::{Instance, Observed, State, time};
 use super::plan::Plan;
 use super::pod::{PodExt, Role};
-use crate::cri_config::resources;
 
 /// What a status is made of besides the pod's own things.
 pub struct Facts<'a> {
@@ -43,7 +42,7 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
         start_time: base.start_time.clone().or(Some(Time(facts.now))),
         host_ip: facts.host_ips.first().cloned(),
         host_ips: Some(facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
-        qos_class: Some(resources::qos(pod).as_str().into()),
+        qos_class: Some(api::pod::stored_qos_class(pod).as_str().into()),
         observed_generation: pod.metadata.generation,
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: (!apps.is_empty()).then_some(apps),
