@@ -1,0 +1,134 @@
+//! `kubectl describe`: what an object is, for people, with the events about it.
+
+mod container;
+mod events;
+mod generic;
+mod node;
+mod pod;
+mod text;
+mod volumes;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::connection::Connection;
+use crate::failure::{Failure, Result};
+use crate::fetch::Query;
+use crate::flags::Describe;
+use crate::mapping::Mapping;
+use crate::output;
+use crate::print::tabs::align;
+use crate::selection::{Target, select};
+use crate::write::finish;
+
+/// Runs the command.
+pub async fn run(connection: &Connection, describe: &Describe) -> Result<()> {
+    if describe.targets.is_empty() && describe.files.filename.is_empty() {
+        return Err(Failure::message(
+            "You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources.",
+        ));
+    }
+    let mapping = Mapping::default();
+    let files = &describe.files;
+    let selection = select(
+        connection,
+        &mapping,
+        &describe.targets,
+        &files.filename,
+        files.recursive,
+    )
+    .await?;
+    let mut failures = Vec::new();
+    let mut first = true;
+    let mut found = false;
+    for target in &selection.targets {
+        let objects = match objects(connection, describe, target).await {
+            Ok(objects) => objects,
+            Err(failure) => {
+                failures.push(failure);
+                continue;
+            }
+        };
+        for object in objects {
+            let exact = target.name.is_none() || target.name.as_deref() == object["metadata"]["name"].as_str();
+            found = true;
+            let text = one(connection, describe, target, &object).await?;
+            output(&match (exact, first) {
+                (true, true) => align(&text),
+                (true, false) => format!("\n\n{}", align(&text)),
+                // Those that only begin with the name each end with an empty line.
+                (false, _) => align(&text) + "\n",
+            })?;
+            first = false;
+        }
+    }
+    if !found && failures.is_empty() {
+        if describe.all_namespaces {
+            eprintln!("No resources found");
+        } else {
+            eprintln!("No resources found in {} namespace.", connection.namespace);
+        }
+    }
+    finish(failures)
+}
+
+/// The objects of a target. A name that is none of an object may be the beginning of some.
+async fn objects(connection: &Connection, describe: &Describe, target: &Target) -> Result<Vec<Value>> {
+    let wanted = Query {
+        all_namespaces: describe.all_namespaces,
+        selectors: describe.selectors.clone(),
+        chunk: 500,
+        table: None,
+    };
+    let items = |list: Value| list["items"].as_array().cloned().unwrap_or_default();
+    let Some(name) = &target.name else {
+        return connection.fetch(target, &wanted).await.map(items);
+    };
+    let failure = match connection.fetch(target, &wanted).await {
+        Ok(object) => return Ok(vec![object]),
+        Err(failure) if failure.is_not_found() => failure,
+        Err(failure) => return Err(failure),
+    };
+    let all = Target {
+        name: None,
+        ..target.clone()
+    };
+    let Ok(list) = connection.fetch(&all, &wanted).await else {
+        return Err(failure);
+    };
+    let begins = |object: &Value| {
+        object["metadata"]["name"]
+            .as_str()
+            .is_some_and(|full| full.starts_with(name))
+    };
+    let found: Vec<_> = items(list).into_iter().filter(begins).collect();
+    if found.is_empty() { Err(failure) } else { Ok(found) }
+}
+
+async fn one(connection: &Connection, describe: &Describe, target: &Target, object: &Value) -> Result<String> {
+    let now = Timestamp::now();
+    let events = if describe.show_events {
+        Some(events::about(connection, object).await)
+    } else {
+        None
+    };
+    let mut text = match target.kind.group_resource().as_str() {
+        "pods" => pod::describe(object, now),
+        "nodes" => {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}");
+            let lease = connection.get(&lease).await.map_err(|failure| failure.text());
+            let selector = format!(
+                "/api/v1/pods?fieldSelector=spec.nodeName%3D{name}%2Cstatus.phase%21%3DFailed%2Cstatus.phase%21%3DSucceeded&limit=500"
+            );
+            let pods = connection.get(&selector).await?;
+            let pods = pods["items"].as_array().cloned().unwrap_or_default();
+            node::describe(object, lease, &pods, now)
+        }
+        _ => generic::describe(object),
+    };
+    if let Some(events) = events {
+        text += &events::describe(&events, now);
+    }
+    Ok(text)
+}
