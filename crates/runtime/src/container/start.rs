@@ -33,6 +33,7 @@ impl Inner {
             tty: config.tty,
             stdin: config.stdin,
             stdin_once: config.stdin_once,
+            uid: container.record.uid,
         };
         let Some(shim) = container.sandbox.shim() else {
             return Err(self.not_started(&container, &ShimError::Gone));

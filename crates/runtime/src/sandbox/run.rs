@@ -127,6 +127,7 @@ impl Inner {
             tty: false,
             stdin: false,
             stdin_once: false,
+            uid: 0,
         };
         match shim.call(Request::Start(start), Vec::new()).await {
             Ok((Answer::Started { pid, .. }, _)) => Ok(pid),

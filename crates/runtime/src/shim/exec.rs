@@ -16,7 +16,7 @@ use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
 use super::container::Container;
 use super::launcher::{FILTER_CAPABILITIES, Launcher, Restrictions};
 use super::protocol::{Exec, Failure};
-use super::start::{console, failure, guarded, receive_master};
+use super::start::{console, failure, give, guarded, receive_master};
 
 /// Starts a command; answers its process and, if it has one, its terminal's master.
 pub(super) fn exec(
@@ -27,6 +27,7 @@ pub(super) fn exec(
     let spec = Spec::load(container.bundle.join("config.json"))
         .map_err(|err| Failure::other(format!("read the container's configuration: {err}")))?;
     let mut process = spec.process().clone().unwrap_or_default();
+    let uid = process.user().uid();
     process.set_args(Some(exec.args.clone()));
     process.set_terminal(Some(exec.tty));
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
@@ -54,7 +55,10 @@ pub(super) fn exec(
         let mut streams = streams.into_iter();
         let mut stream = |wanted: bool| -> Result<OwnedFd, Failure> {
             match wanted.then(|| streams.next()) {
-                Some(Some(fd)) => Ok(fd),
+                Some(Some(fd)) => {
+                    give(&fd, uid).map_err(|err| Failure::other(format!("give a stream to user {uid}: {err}")))?;
+                    Ok(fd)
+                }
                 Some(None) => Err(Failure::other("a stream of the command is missing")),
                 None => fs::OpenOptions::new()
                     .read(true)
@@ -78,7 +82,7 @@ pub(super) fn exec(
             .build()
             .map_err(failure)
     })?;
-    let master = listener.map(|listener| receive_master(&listener)).transpose()?;
+    let master = listener.map(|listener| receive_master(&listener, uid)).transpose()?;
     Ok((pid.as_raw(), master))
 }
 

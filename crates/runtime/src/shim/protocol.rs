@@ -74,6 +74,9 @@ pub(crate) struct Start {
     pub tty: bool,
     pub stdin: bool,
     pub stdin_once: bool,
+    /// Whose process it is: its streams are made this user's.
+    #[serde(default)]
+    pub uid: u32,
 }
 
 /// A command to run in a container.

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::Epoll;
-use nix::unistd::pipe2;
+use nix::unistd::{Uid, pipe2};
 
 use super::container::Container;
 use super::launcher::Launcher;
@@ -73,6 +73,7 @@ impl Streams {
             || -> io::Result<OwnedFd> { Ok(fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()) };
         let (stdin, input) = if start.stdin {
             let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+            give(&reader, start.uid)?;
             (reader, Some(writer))
         } else {
             (null()?, None)
@@ -83,6 +84,7 @@ impl Streams {
                 return null();
             }
             let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+            give(&writer, start.uid)?;
             outputs.push((reader, origin));
             Ok(writer)
         };
@@ -126,7 +128,7 @@ pub(super) fn start(start: Start, epoll: &Epoll, mut token: impl FnMut() -> u64)
     let mut input = streams.input;
     let mut readers = streams.outputs;
     if let Some(listener) = listener {
-        let master = receive_master(&listener)?;
+        let master = receive_master(&listener, start.uid)?;
         let reader = master
             .try_clone()
             .map_err(|err| Failure::other(format!("duplicate the terminal: {err}")))?;
@@ -180,10 +182,27 @@ pub(super) fn console(dir: &Path) -> io::Result<(UnixListener, PathBuf)> {
     Ok((listener?, path))
 }
 
-/// The master that a created container has sent.
-pub(super) fn receive_master(listener: &UnixListener) -> Result<OwnedFd, Failure> {
+/// Makes a pipe a user's, so that its process may open it anew as `/dev/stdout`.
+pub(super) fn give(stream: &OwnedFd, uid: u32) -> io::Result<()> {
+    if uid != 0 {
+        nix::unistd::fchown(stream, Some(Uid::from_raw(uid)), None)?;
+    }
+    Ok(())
+}
+
+/// Makes a terminal a user's, by its other end, which needs no name.
+fn give_terminal(master: &OwnedFd, uid: u32) -> io::Result<()> {
+    // SAFETY: the call takes flags by value and makes a descriptor or an error.
+    let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY) };
+    let slave = nix::errno::Errno::result(slave)?;
+    // SAFETY: the kernel has just made the descriptor for this process.
+    let slave = unsafe { OwnedFd::from_raw_fd(slave) };
+    give(&slave, uid)
+}
+
+/// The master of a terminal that a created process has sent.
+pub(super) fn receive_master(listener: &UnixListener, uid: u32) -> Result<OwnedFd, Failure> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
-    use std::os::fd::FromRawFd;
     let receive = || -> io::Result<Option<OwnedFd>> {
         let (connection, _) = listener.accept()?;
         let mut name = [0; 64];
@@ -207,9 +226,11 @@ pub(super) fn receive_master(listener: &UnixListener) -> Result<OwnedFd, Failure
         }
         Ok(master)
     };
-    receive()
+    let master = receive()
         .map_err(|err| Failure::other(format!("receive the terminal: {err}")))?
-        .ok_or_else(|| Failure::other("the container sent no terminal"))
+        .ok_or_else(|| Failure::other("the container sent no terminal"))?;
+    give_terminal(&master, uid).map_err(|err| Failure::other(format!("give the terminal to user {uid}: {err}")))?;
+    Ok(master)
 }
 
 /// Runs libcontainer in a directory, and undoes what it leaves behind in this process: the out-of-memory score that

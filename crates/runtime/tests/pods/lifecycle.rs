@@ -116,21 +116,14 @@ async fn containers_end_as_they_are_told_or_by_themselves() {
         node.log("ends", "args")
     );
 
-    // Obeys SIGTERM.
+    // Obeys SIGTERM, once it is ready to hear it: process 1 of a namespace is deaf before.
+    let script = "trap 'echo bye; exit 7' TERM; touch /tmp/up; while :; do sleep 1; done";
     let id = node
-        .launch(
-            &sandbox,
-            &pod,
-            node.container_config(
-                "polite",
-                &[
-                    "sh",
-                    "-c",
-                    "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 1; done",
-                ],
-            ),
-        )
+        .launch(&sandbox, &pod, node.container_config("polite", &["sh", "-c", script]))
         .await;
+    node.exec(&id, &["sh", "-c", "until test -e /tmp/up; do :; done"])
+        .await
+        .unwrap();
     node.stop(&id, 20).await;
     assert_eq!(node.status(&id).await.exit_code, 7);
     assert!(
@@ -190,7 +183,7 @@ async fn a_container_is_confined() {
     let node = Node::new().await;
     let pod = node.sandbox_config("confined");
     let sandbox = node.run(&pod).await;
-    let mut config = node.container_config("c", &["sleep", "1000"]);
+    let mut config = node.container_config("c", &["sh", "-c", "echo own > /dev/stdout; exec sleep 1000"]);
     let context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
     context.run_as_username = "user".into();
     context.supplemental_groups = vec![3000];
@@ -201,6 +194,17 @@ async fn a_container_is_confined() {
     for group in ["2000(extra)", "3000"] {
         assert!(out.contains(group), "{out}");
     }
+    // Its streams are its own, to be opened by name too.
+    let (_, out, err) = node
+        .exec(&id, &["sh", "-c", "echo mine > /dev/stdout; echo too > /dev/stderr"])
+        .await
+        .unwrap();
+    assert_eq!((out.as_str(), err.as_str()), ("mine\n", "too\n"));
+    assert!(
+        node.log("confined", "c").ends_with(" stdout F own\n"),
+        "{}",
+        node.log("confined", "c")
+    );
     let (code, ..) = node.exec(&id, &["touch", "/home/user/file"]).await.unwrap();
     assert_eq!(code, 1);
     let status = |text: &str, name: &str| -> String {
