@@ -14,6 +14,7 @@ mod bootstrap;
 mod call;
 mod config;
 mod documents;
+mod event_expiry;
 mod identity;
 mod negotiate;
 mod openapi_protobuf;

@@ -25,10 +25,10 @@ use crate::{
         service_account::{KeyError, TokenKey},
     },
     authz::{Authorizer, KnownUsers},
-    bootstrap,
+    bootstrap, event_expiry,
     negotiate::Accept,
     proxy::Dialer,
-    render, serve,
+    registry, render, serve,
     services::{Range, RangeError, Services},
     tls::{self, TlsError},
     walk,
@@ -71,6 +71,13 @@ pub(crate) struct Server {
     tls: ServerConfig,
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What the server started must not hold the store when the server is gone.
+        self.ending.cancel();
+    }
+}
+
 /// The API server. Clones are handles on one server.
 #[derive(Clone)]
 pub struct ApiServer(Arc<Server>);
@@ -95,7 +102,17 @@ impl ApiServer {
         };
         let server = Self(Arc::new(server));
         bootstrap::run(&server).await?;
+        server.expire_events();
         Ok(server)
+    }
+
+    /// Starts the task that deletes old Events; it ends with the server's watches.
+    fn expire_events(&self) {
+        if let Some(events) = self.0.catalogue.find("", "v1", "events") {
+            let (store, ending) = (self.0.store.clone(), self.0.ending.clone());
+            let prefix = registry::prefix(events, None);
+            tokio::spawn(async move { event_expiry::run(store, &prefix, event_expiry::KEPT_FOR, ending).await });
+        }
     }
 
     /// The whole walk, with the identity known: what a client in this process calls.
