@@ -59,8 +59,13 @@ pub enum Command {
     Version,
 }
 
-const DATA_DIR: &str = "/var/lib/podium";
+/// Where a cluster keeps its data unless it is told otherwise.
+pub const DATA_DIR: &str = "/var/lib/podium";
 const RUN_DIR: &str = "/run/podium";
+/// Pods' addresses unless told otherwise.
+pub const CLUSTER_CIDR: &str = "10.244.0.0/16";
+/// Services' addresses unless told otherwise.
+pub const SERVICE_CIDR: &str = "10.96.0.0/12";
 
 /// Where a running node is found.
 #[derive(Args)]
@@ -180,7 +185,10 @@ impl ServerFlags {
             Some(path) => from_file(path)?,
             None => Self::default(),
         };
-        let node_name = self.node_name.or(file.node_name).unwrap_or_else(|| hostname.to_lowercase());
+        let node_name = self
+            .node_name
+            .or(file.node_name)
+            .unwrap_or_else(|| hostname.to_lowercase());
         if !is_subdomain(&node_name) {
             bail!(
                 "--node-name: {node_name:?} is not a DNS subdomain: lower case letters, digits, '-' and '.', beginning and ending with a letter or digit"
@@ -199,15 +207,29 @@ impl ServerFlags {
             write_kubeconfig: self.write_kubeconfig.or(file.write_kubeconfig),
             cluster_cidr: cidr(
                 "cluster-cidr",
-                self.cluster_cidr.or(file.cluster_cidr).unwrap_or_else(|| "10.244.0.0/16".into()),
+                self.cluster_cidr
+                    .or(file.cluster_cidr)
+                    .unwrap_or_else(|| CLUSTER_CIDR.into()),
             )?,
             service_cidr: cidr(
                 "service-cidr",
-                self.service_cidr.or(file.service_cidr).unwrap_or_else(|| "10.96.0.0/12".into()),
+                self.service_cidr
+                    .or(file.service_cidr)
+                    .unwrap_or_else(|| SERVICE_CIDR.into()),
             )?,
-            cluster_dns: self.cluster_dns.or(file.cluster_dns).unwrap_or(IpAddr::from([10, 96, 0, 10])),
-            cluster_domain: self.cluster_domain.or(file.cluster_domain).unwrap_or_else(|| "cluster.local".into()),
-            pod_logs_dir: absolute(self.pod_logs_dir.or(file.pod_logs_dir).unwrap_or_else(|| "/var/log/pods".into()))?,
+            cluster_dns: self
+                .cluster_dns
+                .or(file.cluster_dns)
+                .unwrap_or(IpAddr::from([10, 96, 0, 10])),
+            cluster_domain: self
+                .cluster_domain
+                .or(file.cluster_domain)
+                .unwrap_or_else(|| "cluster.local".into()),
+            pod_logs_dir: absolute(
+                self.pod_logs_dir
+                    .or(file.pod_logs_dir)
+                    .unwrap_or_else(|| "/var/log/pods".into()),
+            )?,
             container_runtime_endpoint: self.container_runtime_endpoint.or(file.container_runtime_endpoint),
             agent: !(self.disable_agent || file.disable_agent),
         })
@@ -225,7 +247,9 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
 
 fn is_cidr(text: &str) -> bool {
     text.split_once('/').is_some_and(|(address, bits)| {
-        let Ok(address) = address.parse::<IpAddr>() else { return false };
+        let Ok(address) = address.parse::<IpAddr>() else {
+            return false;
+        };
         let most = if address.is_ipv4() { 32 } else { 128 };
         bits.parse::<u8>().is_ok_and(|bits| bits <= most)
     })
@@ -267,8 +291,14 @@ mod tests {
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("podium.yaml");
-        std::fs::write(&file, "node-name: from-file\nhttps-listen-port: 7443\ncluster-dns: 10.96.0.53\n").unwrap();
-        let settings = flags(&["--config", file.to_str().unwrap(), "--node-name", "from-flag"]).settings("host").unwrap();
+        std::fs::write(
+            &file,
+            "node-name: from-file\nhttps-listen-port: 7443\ncluster-dns: 10.96.0.53\n",
+        )
+        .unwrap();
+        let settings = flags(&["--config", file.to_str().unwrap(), "--node-name", "from-flag"])
+            .settings("host")
+            .unwrap();
         assert_eq!(settings.node_name, "from-flag");
         assert_eq!(settings.https_listen_port, 7443);
         assert_eq!(settings.cluster_dns, IpAddr::from([10, 96, 0, 53]));
@@ -279,10 +309,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("podium.yaml");
         std::fs::write(&file, "node-nmae: x\n").unwrap();
-        let error = format!("{:#}", flags(&["--config", file.to_str().unwrap()]).settings("host").unwrap_err());
+        let error = format!(
+            "{:#}",
+            flags(&["--config", file.to_str().unwrap()])
+                .settings("host")
+                .unwrap_err()
+        );
         assert!(error.contains("podium.yaml") && error.contains("node-nmae"), "{error}");
-        let error = flags(&["--cluster-cidr", "10.244.0.0"]).settings("host").unwrap_err().to_string();
-        assert_eq!(error, "--cluster-cidr: \"10.244.0.0\" is not an address range such as 10.244.0.0/16");
-        assert!(flags(&["--node-name", "Über"]).settings("host").unwrap_err().to_string().starts_with("--node-name"));
+        let error = flags(&["--cluster-cidr", "10.244.0.0"])
+            .settings("host")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "--cluster-cidr: \"10.244.0.0\" is not an address range such as 10.244.0.0/16"
+        );
+        assert!(
+            flags(&["--node-name", "Über"])
+                .settings("host")
+                .unwrap_err()
+                .to_string()
+                .starts_with("--node-name")
+        );
     }
 }

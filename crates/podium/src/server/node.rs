@@ -1,0 +1,129 @@
+//! The node of this machine: runtime, network, kubelet and its port.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use apiserver::pki::Pki;
+use client::Client;
+use cri::{ImageService, RuntimeService};
+use kubelet::Kubelet;
+use kubelet::server::{Allowed, Server, ServerConfig};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::pod_network::Joined;
+use crate::flags::Settings;
+use crate::node::SOCKET;
+
+/// The port that the API server asks a node on.
+const PORT: u16 = 10250;
+
+/// As many pods as upstream's kubelet takes.
+const MAX_PODS: u32 = 110;
+
+/// What a node stands on, opened and not yet at work.
+pub struct Opened {
+    runtime: Arc<dyn RuntimeService>,
+    images: Arc<dyn ImageService>,
+    listener: TcpListener,
+}
+
+/// Opens the runtime and the network, or connects to the runtime that the settings name.
+pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToken) -> Result<Opened> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))
+        .await
+        .with_context(|| format!("listen on port {PORT}, the kubelet's"))?;
+    if let Some(endpoint) = &settings.container_runtime_endpoint {
+        let remote = cri::grpc::connect(endpoint)
+            .await
+            .with_context(|| format!("--container-runtime-endpoint {endpoint}"))?;
+        let remote = Arc::new(remote);
+        return Ok(Opened {
+            runtime: remote.clone(),
+            images: remote,
+            listener,
+        });
+    }
+    let run_dir = &settings.run_dir;
+    std::fs::create_dir_all(run_dir).with_context(|| format!("create {}", run_dir.display()))?;
+    let links = network::Links::open(network::Settings {
+        run_dir: run_dir.join("network"),
+        cluster_cidr: settings.cluster_cidr.clone(),
+        service_cidr: settings.service_cidr.clone(),
+        node_ip: Some(node_ip),
+    })
+    .await?;
+    let config = runtime::Config::new(&settings.data_dir, run_dir);
+    let runtime = Arc::new(runtime::Runtime::open(config, Arc::new(Joined(links))).await?);
+    let sessions = runtime::StreamingServer::start(runtime.clone())
+        .await
+        .context("the streaming server")?;
+    runtime.set_session_urls(Arc::new(sessions));
+
+    let preload = runtime.images().preload();
+    tokio::spawn(async move {
+        for error in preload.await {
+            warn!("{error}");
+        }
+    });
+    let socket = run_dir.join(SOCKET);
+    let served = cri::grpc::serve(&socket, runtime.clone(), runtime.clone(), ending.cancelled_owned())?;
+    tokio::spawn(async move {
+        if let Err(error) = served.await {
+            error!(%error, "the CRI socket");
+        }
+    });
+    Ok(Opened {
+        runtime: runtime.clone(),
+        images: runtime,
+        listener,
+    })
+}
+
+/// Starts the kubelet and its port; both end with `ending`, containers do not.
+pub async fn start(
+    opened: Opened,
+    settings: &Settings,
+    node_ip: IpAddr,
+    client: Client,
+    pki: &Pki,
+    ending: CancellationToken,
+) -> Result<()> {
+    let Opened {
+        runtime,
+        images,
+        listener,
+    } = opened;
+    let config = kubelet::Config {
+        node_name: settings.node_name.clone(),
+        node_ips: vec![node_ip],
+        root_dir: settings.data_dir.join("kubelet"),
+        pod_logs_dir: settings.pod_logs_dir.clone(),
+        cluster_dns: vec![settings.cluster_dns],
+        cluster_domain: settings.cluster_domain.clone(),
+        port: PORT,
+        max_pods: MAX_PODS,
+    };
+    let kubelet = Kubelet::new(config, client, runtime.clone(), images)?;
+    let server = Server::new(server_config(pki)?, runtime, Arc::new(kubelet.pods()))?;
+    tokio::spawn(server.serve(listener, ending.clone()));
+    tokio::spawn(kubelet.run(ending.cancelled_owned()));
+    Ok(())
+}
+
+fn server_config(pki: &Pki) -> Result<ServerConfig> {
+    let certificates = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    Ok(ServerConfig {
+        certificate: certificates(&pki.kubelet.certificate).context("the kubelet's certificate")?,
+        key: PrivateKeyDer::from_pem_slice(pki.kubelet.key.as_bytes()).context("the kubelet's key")?,
+        client_ca: certificates(&pki.ca_certificate).context("the authority's certificate")?,
+        allowed: Allowed {
+            users: Vec::new(),
+            groups: vec!["system:masters".into()],
+        },
+    })
+}
