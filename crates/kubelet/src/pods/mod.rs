@@ -35,7 +35,8 @@ use cri::v1::{ContainerEventResponse, GetEventsRequest, ListPodSandboxRequest};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -111,7 +112,7 @@ impl Pods {
 
     fn gone(&self, pod: Arc<Pod>) {
         if let Some(worker) = self.workers.lock().get(pod.uid()) {
-            worker.mailbox.gone(pod);
+            worker.mailbox.gone(Arc::new(forced(&pod)));
         }
     }
 
@@ -166,9 +167,7 @@ impl Pods {
             .into_iter()
             .flatten()
             .flatten();
-        let left = directories
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .chain(self.context.cgroups.pods());
+        let left = directories.filter_map(|entry| entry.file_name().into_string().ok());
         for uid in left.filter(|uid| !known.contains(uid)) {
             orphans
                 .entry(uid.clone())
@@ -256,6 +255,16 @@ impl Pods {
 }
 
 /// Enough of a pod to end it.
+/// A pod that the API server has let go of: whoever forced that wants no grace period any more.
+fn forced(pod: &Pod) -> Pod {
+    let mut pod = pod.clone();
+    pod.metadata
+        .deletion_timestamp
+        .get_or_insert_with(|| Time(Timestamp::now()));
+    pod.metadata.deletion_grace_period_seconds = Some(0);
+    pod
+}
+
 fn orphan(namespace: String, name: String, uid: String, grace: Option<i64>) -> Pod {
     Pod {
         metadata: ObjectMeta {
