@@ -65,8 +65,14 @@ impl Bootstrap<'_> {
         self.server.handle(request, self.identity.clone()).await
     }
 
-    /// Creates an object, or finds that it is there.
+    /// Creates an object, or finds that it is there. Looks first: a Service that is there already holds its address,
+    /// and creating it once more would be refused for that before its name is looked at.
     async fn create(&self, collection: &str, object: &Value) -> Result<(), StartError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let found = self.send(Method::GET, &format!("{collection}/{name}"), None).await;
+        if found.status() == 200 {
+            return Ok(());
+        }
         let response = self.send(Method::POST, collection, Some(object)).await;
         match response.status().as_u16() {
             201 | 409 => Ok(()),
