@@ -172,7 +172,7 @@ fn reset_leaves_nothing() {
     let uid = cluster.field("two-containers", "{.metadata.uid}");
     let refused = cluster.reset().fails();
     assert!(
-        refused.contains("is running"),
+        refused.contains("is used by another Podium process"),
         "reset refuses while the server runs: {refused}"
     );
     cluster.kill_server();

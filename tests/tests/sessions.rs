@@ -203,12 +203,9 @@ fn describe_and_events_tell_the_pods_story() {
         "Container image \"localhost/nginx:1\" already present on machine",
         "Container created",
         "Container started",
-        "emptyDir",
+        "EmptyDir (a temporary directory that shares a pod's lifetime)",
     ] {
-        assert!(
-            described.contains(text) || text.starts_with("Container "),
-            "{text:?} is not in\n{described}"
-        );
+        assert!(described.contains(text), "{text:?} is not in\n{described}");
     }
     let events = cluster
         .kubectl(&["get", "events", "--sort-by", ".metadata.creationTimestamp"])
