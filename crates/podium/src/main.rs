@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = args.collect();
     // Before anything that starts a thread: a shim has one, and forks.
     if args.first().is_some_and(|first| first == "shim") {
-        runtime::shim_main(args);
+        runtime::shim_main();
     }
     if Path::new(&name).file_stem().is_some_and(|stem| stem == "kubectl") {
         return kubectl(args);
@@ -54,5 +54,5 @@ fn run(cli: Cli) -> Result<ExitCode> {
 
 /// kubectl's own arguments, without the program's name.
 fn kubectl(args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
-    kubectl::main(args.into_iter().map(Into::into).collect())
+    kubectl::main(args.into_iter().map(Into::into))
 }

@@ -20,8 +20,8 @@ use tracing_subscriber::EnvFilter;
 use crate::check;
 use crate::flags::Settings;
 
-/// The administrator's kubeconfig, in the data directory.
-const KUBECONFIG: &str = "kubeconfig";
+/// The administrator's kubeconfig, in the data directory; `podium kubectl` looks there by itself.
+const KUBECONFIG: &str = "pki/admin.conf";
 
 /// Runs the cluster until SIGTERM or SIGINT. Pods go on without it.
 pub fn run(settings: Settings) -> Result<()> {
@@ -123,12 +123,12 @@ async fn serve(settings: Settings) -> Result<()> {
 /// The scheduler and the controllers, each under its own identity.
 fn start_control_plane(api: &ApiServer, settings: &Settings, ending: &CancellationToken) {
     let connect = |user: &str| client::in_process(api.in_process(Identity::component(user)));
-    let scheduler = Informers::new(connect("system:kube-scheduler"));
-    tokio::spawn(
-        ending
-            .clone()
-            .run_until_cancelled_owned(async move { scheduler::run(&scheduler).await }),
-    );
+    let informers = Informers::new(connect("system:kube-scheduler"));
+    tokio::spawn(scheduler::run(
+        informers,
+        scheduler::Config::default(),
+        ending.clone().cancelled_owned(),
+    ));
     let controllers = Informers::new(connect("system:kube-controller-manager"));
     let config = controllers::Config {
         cluster_cidr: settings.cluster_cidr.clone(),

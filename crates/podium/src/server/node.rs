@@ -59,10 +59,6 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
     .await?;
     let config = runtime::Config::new(&settings.data_dir, run_dir);
     let runtime = Arc::new(runtime::Runtime::open(config, Arc::new(Joined(links))).await?);
-    let sessions = runtime::StreamingServer::start(runtime.clone())
-        .await
-        .context("the streaming server")?;
-    runtime.set_session_urls(Arc::new(sessions));
 
     let preload = runtime.images().preload();
     tokio::spawn(async move {
