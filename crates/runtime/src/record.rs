@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use cri::v1::{ContainerConfig, PodSandboxConfig};
 
-use crate::shim::protocol::Exit;
+use crate::shim::protocol::{Confinement, Exit};
 
 /// The version that this program writes, and the only one that it has had to read so far.
 const VERSION: u32 = 1;
@@ -75,6 +75,7 @@ pub(crate) struct ContainerRecord {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    pub confinement: Confinement,
     pub status: Status,
 }
 
@@ -171,6 +172,7 @@ mod tests {
             uid: 0,
             gid: 0,
             groups: vec![0],
+            confinement: Confinement::default(),
             status: Status::Running { pid: 7, started_at: 2 },
         }
     }

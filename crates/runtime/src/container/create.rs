@@ -16,6 +16,7 @@ use oci_spec::runtime::LinuxDevice;
 use crate::images::image_ref;
 use crate::record::{ContainerRecord, Proto, Status};
 use crate::runtime::{Container, Inner, Sandbox, new_id, now};
+use crate::shim::protocol::Confinement;
 use crate::spec::{self, Accounts, Image};
 use crate::{host, pod_files, rootfs, signal};
 
@@ -64,6 +65,7 @@ impl Inner {
             uid: identity.uid,
             gid: identity.gid,
             groups: identity.groups,
+            confinement: Confinement::default(),
             status: Status::Created,
         };
         let dir = self.layout.container(&id);
@@ -118,7 +120,7 @@ impl Inner {
             _ => None,
         };
         let cgroup = PathBuf::from(format!("{}/{}", sandbox.cgroup_parent(), record.id));
-        let spec = spec::spec(&spec::Request {
+        let (spec, confinement) = spec::spec(&spec::Request {
             config,
             image,
             accounts,
@@ -131,6 +133,7 @@ impl Inner {
             seccomp_profile: seccomp_profile.as_deref(),
         })
         .map_err(|err| self.refused(&err))?;
+        record.confinement = confinement;
         let path = dir.join("config.json");
         spec.save(&path)
             .map_err(|err| Error::unknown(format!("write {}: {err}", path.display())))?;

@@ -34,6 +34,7 @@ impl Inner {
             stdin: config.stdin,
             stdin_once: config.stdin_once,
             uid: container.record.uid,
+            confinement: container.record.confinement.clone(),
         };
         let Some(shim) = container.sandbox.shim() else {
             return Err(self.not_started(&container, &ShimError::Gone));

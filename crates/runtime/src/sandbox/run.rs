@@ -17,7 +17,7 @@ use super::{namespace_options, on_host_network};
 use crate::client::{ShimClient, ShimError};
 use crate::record::{Proto, SandboxRecord};
 use crate::runtime::{Inner, Sandbox, new_id, now};
-use crate::shim::protocol::{Answer, Namespaces, Request, Start};
+use crate::shim::protocol::{Answer, Confinement, Namespaces, Request, Start};
 use crate::{HostPort, PodLink, Protocol, host, pod_files, spec};
 
 /// The pause program, see `pause/pause.rs`.
@@ -128,6 +128,8 @@ impl Inner {
             stdin: false,
             stdin_once: false,
             uid: 0,
+            // The pause program does nothing that a filter could refuse, and has no capability.
+            confinement: Confinement::default(),
         };
         match shim.call(Request::Start(start), Vec::new()).await {
             Ok((Answer::Started { pid, .. }, _)) => Ok(pid),

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::logs::LogFile;
 use super::output::Output;
-use super::protocol::{ContainerState, Exit, Failure};
+use super::protocol::{Confinement, ContainerState, Exit, Failure};
 use crate::host;
 
 /// A container that was started, until the server forgets it.
@@ -28,6 +28,7 @@ pub(super) struct Container {
     pub(super) tty: bool,
     pub(super) stdin: bool,
     pub(super) stdin_once: bool,
+    pub(super) confinement: Confinement,
 }
 
 impl Container {

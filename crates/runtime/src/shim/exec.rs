@@ -8,13 +8,12 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use caps::Capability;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
 use super::container::Container;
-use super::launcher::{FILTER_CAPABILITIES, Launcher, Restrictions};
+use super::launcher::Launcher;
 use super::protocol::{Exec, Failure};
 use super::start::{console, failure, give, guarded, receive_master};
 
@@ -30,17 +29,9 @@ pub(super) fn exec(
     let uid = process.user().uid();
     process.set_args(Some(exec.args.clone()));
     process.set_terminal(Some(exec.tty));
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
-    let borrowed = match &seccomp {
-        // Without no_new_privileges only an administrator may load a filter.
-        Some(_) if process.no_new_privileges() != Some(true) => borrow(&mut process),
-        _ => Vec::new(),
-    };
     let file =
         process_file(&process).map_err(|err| Failure::other(format!("write the command's description: {err}")))?;
-    let launcher = Launcher {
-        restrictions: Some(Restrictions { seccomp, borrowed }),
-    };
+    let launcher = Launcher::new(&container.confinement, false).map_err(Failure::other)?;
     let mut builder = ContainerBuilder::new(container.id.clone(), SyscallType::default())
         .with_root_path(&container.root)
         .map_err(failure)?
@@ -84,48 +75,6 @@ pub(super) fn exec(
     })?;
     let master = listener.map(|listener| receive_master(&listener, uid)).transpose()?;
     Ok((pid.as_raw(), master))
-}
-
-/// Lends the process what it needs to load its filter, and says what it has to give back.
-fn borrow(process: &mut Process) -> Vec<Capability> {
-    let mut capabilities = process.capabilities().clone().unwrap_or_else(none);
-    let own = capabilities.bounding().clone().unwrap_or_default();
-    let mut borrowed = Vec::new();
-    for capability in FILTER_CAPABILITIES {
-        let spec = match capability {
-            Capability::CAP_SYS_ADMIN => oci_spec::runtime::Capability::SysAdmin,
-            _ => oci_spec::runtime::Capability::Setpcap,
-        };
-        if !own.contains(&spec) {
-            borrowed.push(capability);
-        }
-        let with = |set: &Option<Capabilities>| {
-            let mut set = set.clone().unwrap_or_default();
-            set.insert(spec);
-            Some(set)
-        };
-        let (bounding, effective, permitted) = (
-            with(capabilities.bounding()),
-            with(capabilities.effective()),
-            with(capabilities.permitted()),
-        );
-        capabilities
-            .set_bounding(bounding)
-            .set_effective(effective)
-            .set_permitted(permitted);
-    }
-    process.set_capabilities(Some(capabilities));
-    borrowed
-}
-
-fn none() -> LinuxCapabilities {
-    let mut none = LinuxCapabilities::default();
-    none.set_bounding(None)
-        .set_effective(None)
-        .set_permitted(None)
-        .set_inheritable(None)
-        .set_ambient(None);
-    none
 }
 
 /// A file without a name, as libcontainer wants to read the description from a path.

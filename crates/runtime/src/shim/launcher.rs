@@ -10,40 +10,37 @@ use std::path::{Path, PathBuf};
 use caps::{CapSet, Capability, CapsHashSet};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::Spec;
+
+use super::filter::Filter;
+use super::protocol::Confinement;
 
 /// Runs a container's program.
 #[derive(Clone, Debug)]
 pub(super) struct Launcher {
-    /// For a command in a running container; libcontainer sees to the container's own process itself.
-    pub(super) restrictions: Option<Restrictions>,
+    filter: Option<Filter>,
+    borrowed: Vec<Capability>,
+    /// The container's own process, or a command in it.
+    init: bool,
 }
 
-/// What libcontainer does not do for a command in a running container.
-#[derive(Clone, Debug)]
-pub(super) struct Restrictions {
-    pub(super) seccomp: Option<LinuxSeccomp>,
-    /// Capabilities that the process holds only for loading its filter.
-    pub(super) borrowed: Vec<Capability>,
-}
+impl Launcher {
+    pub(super) fn new(confinement: &Confinement, init: bool) -> Result<Self, String> {
+        let capability = |name: &String| name.parse().map_err(|_| format!("capability {name:?} is not known"));
+        Ok(Self {
+            filter: confinement.seccomp.as_ref().map(Filter::of),
+            borrowed: confinement.borrowed.iter().map(capability).collect::<Result<_, _>>()?,
+            init,
+        })
+    }
 
-/// What a filter may only be loaded with, and what one drops it with.
-pub(super) const FILTER_CAPABILITIES: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SETPCAP];
-
-impl Restrictions {
-    fn apply(&self) -> Result<(), String> {
-        if let Some(seccomp) = &self.seccomp {
-            libcontainer::seccomp::initialize_seccomp(seccomp)
-                .map_err(|err| format!("load the seccomp filter: {err}"))?;
+    /// Loads the filter and gives up what that took.
+    fn confine(&self) -> Result<(), String> {
+        if let Some(filter) = &self.filter {
+            filter.load()?;
         }
-        let drop = |capability: Capability| -> Result<(), caps::errors::CapsError> {
-            if caps::has_cap(None, CapSet::Bounding, capability)? {
-                caps::drop(None, CapSet::Bounding, capability)?;
-            }
-            Ok(())
-        };
         for &capability in &self.borrowed {
-            drop(capability).map_err(|err| format!("drop {capability}: {err}"))?;
+            caps::drop(None, CapSet::Bounding, capability).map_err(|err| format!("drop {capability}: {err}"))?;
         }
         if !self.borrowed.is_empty() {
             for set in [CapSet::Effective, CapSet::Permitted] {
@@ -56,6 +53,17 @@ impl Restrictions {
             }
         }
         Ok(())
+    }
+
+    fn run(&self, spec: &Spec) -> String {
+        let path = match program(spec) {
+            Ok(path) => path,
+            Err(reason) => return reason,
+        };
+        match self.confine() {
+            Ok(()) => format!("exec {}: {}", path.display(), describe(execute(spec, &path))),
+            Err(reason) => reason,
+        }
     }
 }
 
@@ -72,19 +80,14 @@ impl Executor for Launcher {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let path = program(spec).map_err(ExecutorError::Other)?;
-        if let Some(restrictions) = &self.restrictions {
-            restrictions.apply().map_err(ExecutorError::Other)?;
-        }
-        let failure = execute(spec, &path);
-        let message = format!("exec {}: {}", path.display(), describe(failure));
-        if self.restrictions.is_none() {
+        let failure = self.run(spec);
+        if self.init {
             // Nobody listens any more: what a user sees is the container's log.
-            eprintln!("{message}");
+            eprintln!("{failure}");
             // SAFETY: ends the process without running what its parent had registered.
             unsafe { libc::_exit(255) }
         }
-        Err(ExecutorError::Other(message))
+        Err(ExecutorError::Other(failure))
     }
 }
 

@@ -19,6 +19,7 @@
 mod container;
 mod event_loop;
 mod exec;
+mod filter;
 mod launcher;
 mod logs;
 mod output;

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
 /// A numbered request.
@@ -75,8 +76,17 @@ pub(crate) struct Start {
     pub stdin: bool,
     pub stdin_once: bool,
     /// Whose process it is: its streams are made this user's.
-    #[serde(default)]
     pub uid: u32,
+    pub confinement: Confinement,
+}
+
+/// What a container's processes put themselves under last of all: not in the specification, because libcontainer
+/// would compile the filter for each container, and would leave it out for commands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Confinement {
+    pub seccomp: Option<LinuxSeccomp>,
+    /// Capabilities that the specification grants only for loading the filter; they are given up with it.
+    pub borrowed: Vec<String>,
 }
 
 /// A command to run in a container.

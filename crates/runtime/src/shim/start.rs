@@ -110,7 +110,7 @@ pub(super) fn start(start: Start, epoll: &Epoll, mut token: impl FnMut() -> u64)
     let builder = ContainerBuilder::new(start.id.clone(), SyscallType::default())
         .with_root_path(&start.root)
         .map_err(failure)?
-        .with_executor(Launcher { restrictions: None });
+        .with_executor(Launcher::new(&start.confinement, true).map_err(Failure::other)?);
     let (builder, listener) = match streams.child {
         Child::Pipes { stdin, stdout, stderr } => {
             (builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None)
@@ -158,6 +158,7 @@ pub(super) fn start(start: Start, epoll: &Epoll, mut token: impl FnMut() -> u64)
         tty: start.tty,
         stdin: start.stdin,
         stdin_once: start.stdin_once,
+        confinement: start.confinement,
     })
 }
 

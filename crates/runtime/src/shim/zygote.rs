@@ -10,7 +10,7 @@ use nix::unistd::{ForkResult, fork, setgroups, setsid};
 use serde::{Deserialize, Serialize};
 
 use super::packet::{self, MAX_PACKET};
-use super::{event_loop, trace};
+use super::{event_loop, filter, trace};
 
 /// What the server asks of the zygote; the packet carries the new shim's listener.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +28,11 @@ pub(super) fn run() -> io::Result<()> {
     // Containers must not inherit the server's groups.
     setgroups(&[])?;
     trace::install()?;
-    crate::host::controllers();
+    // What every shim would have to find out or to make for itself.
+    let host = crate::host::read();
+    if let Ok(profiles) = crate::spec::common_filters(&host) {
+        filter::compile(profiles);
+    }
     // Shims are nobody's to wait for: the kernel drops them when they end.
     disposition(Signal::SIGCHLD, SigHandler::SigIgn)?;
 

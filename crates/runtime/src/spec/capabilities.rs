@@ -2,7 +2,7 @@
 
 use caps::{Capability, CapsHashSet};
 use cri::v1::LinuxContainerSecurityContext;
-use oci_spec::runtime::{Capabilities, LinuxCapabilities};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 
 use super::{Host, SpecError};
 
@@ -42,6 +42,35 @@ pub(super) fn granted(context: &LinuxContainerSecurityContext, host: &Host) -> R
     Ok(capabilities)
 }
 
+/// Lends the process what loading a filter takes, for as long as it has not loaded it; the answer is what it has to
+/// give up then.
+pub(super) fn borrow(process: &mut Process) -> Vec<String> {
+    let mut capabilities = process.capabilities().clone().unwrap_or_else(none);
+    let own = capabilities.bounding().clone().unwrap_or_default();
+    let needed = [
+        (Capability::CAP_SYS_ADMIN, oci_spec::runtime::Capability::SysAdmin),
+        // It gives capabilities up.
+        (Capability::CAP_SETPCAP, oci_spec::runtime::Capability::Setpcap),
+    ];
+    let lent: Vec<_> = needed.into_iter().filter(|(_, name)| !own.contains(name)).collect();
+    let with = |set: &Option<Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend(lent.iter().map(|(_, name)| *name));
+        Some(set)
+    };
+    let (bounding, effective, permitted) = (
+        with(capabilities.bounding()),
+        with(capabilities.effective()),
+        with(capabilities.permitted()),
+    );
+    capabilities
+        .set_bounding(bounding)
+        .set_effective(effective)
+        .set_permitted(permitted);
+    process.set_capabilities(Some(capabilities));
+    lent.iter().map(|(capability, _)| capability.to_string()).collect()
+}
+
 /// No power at all.
 pub(super) fn none() -> LinuxCapabilities {
     let mut capabilities = LinuxCapabilities::default();
@@ -70,11 +99,7 @@ pub(super) fn sets(
     } else if all(&wish.add_capabilities) {
         host.capabilities.clone()
     } else {
-        DEFAULT
-            .into_iter()
-            // libcgroups does not guard devices in version 2, so only who asks for it may make them.
-            .filter(|capability| !host.unified() || *capability != Capability::CAP_MKNOD)
-            .collect()
+        default(host)
     };
     set.extend(named(&wish.add_capabilities)?);
     for dropped in named(&wish.drop_capabilities)? {
@@ -83,6 +108,15 @@ pub(super) fn sets(
     let ambient: CapsHashSet = named(&wish.add_ambient_capabilities)?.into_iter().collect();
     set.extend(&ambient);
     Ok((set, ambient))
+}
+
+/// What a container has that asks for nothing.
+pub(super) fn default(host: &Host) -> CapsHashSet {
+    DEFAULT
+        .into_iter()
+        // libcgroups does not guard devices in version 2, so only who asks for it may make them.
+        .filter(|capability| !host.unified() || *capability != Capability::CAP_MKNOD)
+        .collect()
 }
 
 fn named(names: &[String]) -> Result<Vec<Capability>, SpecError> {

@@ -18,7 +18,10 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, 
 
 pub(crate) use mounts::PodFiles;
 pub(crate) use resources::{device, resources};
+pub(crate) use seccomp::common as common_filters;
 pub(crate) use user::{Accounts, identity};
+
+use crate::shim::protocol::Confinement;
 
 /// What the image says of its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,8 +109,8 @@ impl From<oci_spec::OciSpecError> for SpecError {
     }
 }
 
-/// The specification of a container.
-pub(crate) fn spec(request: &Request<'_>) -> Result<Spec, SpecError> {
+/// The specification of a container, and what its processes add to it themselves.
+pub(crate) fn spec(request: &Request<'_>) -> Result<(Spec, Confinement), SpecError> {
     let context = security_context(request.config);
     let namespaces = context.namespace_options.clone().unwrap_or_default();
     if let Some(userns) = &namespaces.userns_options
@@ -124,8 +127,7 @@ pub(crate) fn spec(request: &Request<'_>) -> Result<Spec, SpecError> {
         .set_cgroups_path(Some(request.cgroup.to_owned()))
         .set_resources(Some(resources::of_container(request, &context)?))
         .set_devices(resources::devices(request))
-        .set_rootfs_propagation(Some(mounts::propagation(request.config).to_owned()))
-        .set_seccomp(seccomp::filter(request, &context)?);
+        .set_rootfs_propagation(Some(mounts::propagation(request.config).to_owned()));
     let (masked, readonly) = if context.privileged {
         (Vec::new(), Vec::new())
     } else {
@@ -135,17 +137,24 @@ pub(crate) fn spec(request: &Request<'_>) -> Result<Spec, SpecError> {
         .set_masked_paths(Some(masked))
         .set_readonly_paths(Some(readonly))
         .set_sysctl(None);
+    let mut process = process::process(request, &context)?;
+    let seccomp = seccomp::filter(request, &context)?;
+    let borrowed = match &seccomp {
+        // Only an administrator or a process that can gain nothing may load a filter.
+        Some(_) if process.no_new_privileges() != Some(true) => capabilities::borrow(&mut process),
+        _ => Vec::new(),
+    };
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(root(&request.files.rootfs, context.readonly_rootfs)?)
         .mounts(mounts::mounts(request, &context)?)
-        .process(process::process(request, &context)?)
+        .process(process)
         .linux(linux)
         .build()?;
     spec.set_hostname(None);
     let annotations: HashMap<_, _> = request.config.annotations.clone().into_iter().collect();
     spec.set_annotations(Some(annotations));
-    Ok(spec)
+    Ok((spec, Confinement { seccomp, borrowed }))
 }
 
 /// The specification of the pause container: nothing but its program and a PID namespace of its own.

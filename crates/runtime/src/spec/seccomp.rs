@@ -10,7 +10,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
 };
 
-use super::{Request, SpecError, capabilities};
+use super::{Host, Request, SpecError, capabilities};
 
 pub(super) fn filter(
     request: &Request<'_>,
@@ -29,13 +29,29 @@ pub(super) fn filter(
     }
 }
 
+/// The filters that nearly every container has: of one that asks for nothing, and of one that gives all
+/// capabilities up.
+pub(crate) fn common(host: &Host) -> Result<Vec<LinuxSeccomp>, SpecError> {
+    Ok(vec![
+        runtime_default(&capabilities::default(host))?,
+        runtime_default(&CapsHashSet::new())?,
+    ])
+}
+
 fn local(profile: &SecurityProfile, text: Option<&str>) -> Result<LinuxSeccomp, SpecError> {
     let unusable = |reason: String| SpecError::Seccomp {
         path: profile.localhost_ref.clone(),
         reason,
     };
     let text = text.ok_or_else(|| unusable("the file cannot be read".into()))?;
-    serde_json::from_str(text).map_err(|err| unusable(err.to_string()))
+    let filter: LinuxSeccomp = serde_json::from_str(text).map_err(|err| unusable(err.to_string()))?;
+    let notifies = |rule: &LinuxSyscall| rule.action() == LinuxSeccompAction::ScmpActNotify;
+    if filter.listener_path().is_some() || filter.syscalls().iter().flatten().any(notifies) {
+        return Err(unusable(
+            "SCMP_ACT_NOTIFY needs an agent on the node, which Podium does not speak to".into(),
+        ));
+    }
+    Ok(filter)
 }
 
 /// What ordinary programs need.
@@ -120,7 +136,7 @@ const AF_VSOCK: u64 = 40;
 /// The execution domains of ordinary programs, and the question which one it is.
 const PERSONALITIES: [u64; 5] = [0x0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-pub(super) fn runtime_default(set: &CapsHashSet) -> Result<LinuxSeccomp, SpecError> {
+fn runtime_default(set: &CapsHashSet) -> Result<LinuxSeccomp, SpecError> {
     let mut names: Vec<&str> = ALLOWED
         .split_whitespace()
         .chain(ARCHITECTURE.split_whitespace())

@@ -20,7 +20,7 @@ struct Case {
     accounts: Accounts,
     host: Host,
     pid_of: Option<i32>,
-    seccomp: Option<String>,
+    profile: Option<String>,
     devices: Vec<(LinuxDevice, String)>,
 }
 
@@ -56,7 +56,7 @@ impl Case {
                 ..Default::default()
             },
             pid_of: None,
-            seccomp: None,
+            profile: None,
             devices: Vec::new(),
         }
     }
@@ -66,6 +66,14 @@ impl Case {
     }
 
     fn spec(&self) -> Result<Spec, SpecError> {
+        self.both().map(|(spec, _)| spec)
+    }
+
+    fn seccomp(&self) -> Option<oci_spec::runtime::LinuxSeccomp> {
+        self.both().unwrap().1.seccomp
+    }
+
+    fn both(&self) -> Result<(Spec, Confinement), SpecError> {
         let files = PodFiles {
             rootfs: "/c/rootfs".into(),
             hosts: "/s/hosts".into(),
@@ -84,7 +92,7 @@ impl Case {
             files: &files,
             pid_of: self.pid_of,
             devices: &self.devices,
-            seccomp_profile: self.seccomp.as_deref(),
+            seccomp_profile: self.profile.as_deref(),
         })
     }
 
@@ -466,7 +474,7 @@ fn devices_are_made_and_allowed() {
 #[test]
 fn seccomp_profiles() {
     let mut case = Case::new();
-    assert!(case.linux().seccomp().is_none());
+    assert!(case.seccomp().is_none());
     let profile = |kind: security_profile::ProfileType, name: &str| {
         Some(SecurityProfile {
             profile_type: kind.into(),
@@ -474,12 +482,10 @@ fn seccomp_profiles() {
         })
     };
     case.context().seccomp = profile(security_profile::ProfileType::Unconfined, "");
-    assert!(case.linux().seccomp().is_none());
+    assert!(case.seccomp().is_none());
     case.context().seccomp = profile(security_profile::ProfileType::RuntimeDefault, "");
     let named = |case: &Case, name: &str| {
-        case.linux()
-            .seccomp()
-            .clone()
+        case.seccomp()
             .unwrap()
             .syscalls()
             .iter()
@@ -502,13 +508,15 @@ fn seccomp_profiles() {
     assert_eq!(named(&case, "clone"), [(allow, false)]);
 
     case.context().seccomp = profile(security_profile::ProfileType::Localhost, "/profiles/p.json");
-    case.seccomp = Some(r#"{"defaultAction":"SCMP_ACT_LOG"}"#.into());
-    let local = case.linux().seccomp().clone().unwrap();
+    case.profile = Some(r#"{"defaultAction":"SCMP_ACT_LOG"}"#.into());
+    let local = case.seccomp().unwrap();
     assert_eq!(local.default_action(), LinuxSeccompAction::ScmpActLog);
-    case.seccomp = Some("{".into());
+    case.profile = Some("{".into());
     assert!(matches!(case.spec().unwrap_err(), SpecError::Seccomp { path, .. } if path == "/profiles/p.json"));
+    case.profile = Some(r#"{"defaultAction":"SCMP_ACT_LOG","listenerPath":"/run/agent"}"#.into());
+    assert!(matches!(case.spec().unwrap_err(), SpecError::Seccomp { .. }));
     case.context().privileged = true;
-    assert!(case.linux().seccomp().is_none());
+    assert!(case.seccomp().is_none());
 }
 
 #[test]
@@ -545,4 +553,35 @@ fn pause_has_no_power() {
             .is_empty()
     );
     assert_eq!(spec.root().as_ref().unwrap().readonly(), Some(true));
+}
+
+#[test]
+fn a_filter_is_loaded_with_what_is_given_back() {
+    use oci_spec::runtime::Capability as Spec;
+    let mut case = Case::new();
+    let borrowed = |case: &Case| case.both().unwrap().1.borrowed;
+    let bounding = |case: &Case| {
+        case.process()
+            .capabilities()
+            .clone()
+            .unwrap()
+            .bounding()
+            .clone()
+            .unwrap()
+    };
+    assert!(borrowed(&case).is_empty() && !bounding(&case).contains(&Spec::SysAdmin));
+    case.context().seccomp = Some(SecurityProfile {
+        profile_type: security_profile::ProfileType::RuntimeDefault.into(),
+        ..Default::default()
+    });
+    assert_eq!(borrowed(&case), ["CAP_SYS_ADMIN"]);
+    assert!(bounding(&case).contains(&Spec::SysAdmin));
+    case.context().capabilities = Some(CriCapability {
+        drop_capabilities: strings(&["ALL"]),
+        ..Default::default()
+    });
+    assert_eq!(borrowed(&case), ["CAP_SYS_ADMIN", "CAP_SETPCAP"]);
+    // Who can gain nothing may load a filter as he is.
+    case.context().no_new_privs = true;
+    assert!(borrowed(&case).is_empty() && bounding(&case).is_empty());
 }

@@ -226,6 +226,29 @@ async fn a_container_is_confined() {
     let (code, _, err) = node.exec(&id, &["unshare", "-m", "true"]).await.unwrap();
     assert!(code != 0 && err.contains("not permitted"), "{err}");
 
+    // One that gives everything up, and one that can gain nothing.
+    for no_new_privs in [false, true] {
+        let mut config = node.container_config(&format!("bare-{no_new_privs}"), &["sleep", "1000"]);
+        let context = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        context.no_new_privs = no_new_privs;
+        context.capabilities = Some(Capability {
+            drop_capabilities: vec!["ALL".into()],
+            ..Default::default()
+        });
+        let id = node.launch(&sandbox, &pod, config).await;
+        for process in ["1", "self"] {
+            let (_, text, _) = node
+                .exec(&id, &["cat", &format!("/proc/{process}/status")])
+                .await
+                .unwrap();
+            assert_eq!(status(&text, "Seccomp:"), "2");
+            assert_eq!(status(&text, "NoNewPrivs:"), if no_new_privs { "1" } else { "0" });
+            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+                assert_eq!(status(&text, set), "0000000000000000", "{set} of {process}");
+            }
+        }
+    }
+
     // Root keeps the default set and nothing more, a command too.
     let id = node
         .launch(&sandbox, &pod, node.container_config("root", &["sleep", "1000"]))
