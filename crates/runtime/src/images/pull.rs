@@ -130,7 +130,7 @@ async fn platform_manifest(registry: &Registry, mut top: Manifest) -> Result<Ima
 
 pub(super) enum Parsed {
     Manifest(Box<ImageManifest>),
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     Neither,
 }
 
