@@ -337,7 +337,7 @@ impl Contents {
                         layers,
                     });
                 }
-                Parsed::Index(index) => index,
+                Parsed::Index(index) => *index,
                 Parsed::Neither => {
                     return Err(malformed(format!(
                         "{}: not the manifest of an image",

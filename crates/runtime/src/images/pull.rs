@@ -111,7 +111,7 @@ async fn platform_manifest(registry: &Registry, mut top: Manifest) -> Result<Ima
         let (media_type, parsed) = parse_manifest(&top.bytes)?;
         let index = match parsed {
             Parsed::Manifest(manifest) => return Ok(*manifest),
-            Parsed::Index(index) => index,
+            Parsed::Index(index) => *index,
             Parsed::Neither => {
                 return Err(Incomplete::Malformed(format!(
                     "unsupported manifest media type {:?}",
