@@ -39,7 +39,7 @@ impl Inner {
         let Some(shim) = container.sandbox.shim() else {
             return Err(self.not_started(&container, &ShimError::Gone));
         };
-        match shim.call(Request::Start(start), Vec::new()).await {
+        match shim.call(Request::Start(Box::new(start)), Vec::new()).await {
             Ok((Answer::Started { pid, at }, _)) => {
                 self.started(&container, pid, at);
                 Ok(StartContainerResponse {})

@@ -131,7 +131,7 @@ impl Inner {
             // The pause program does nothing that a filter could refuse, and has no capability.
             confinement: Confinement::default(),
         };
-        match shim.call(Request::Start(start), Vec::new()).await {
+        match shim.call(Request::Start(Box::new(start)), Vec::new()).await {
             Ok((Answer::Started { pid, .. }, _)) => Ok(pid),
             Ok((other, _)) => Err(Error::internal(format!("unexpected answer {other:?} of the shim"))),
             Err(err) => Err(Error::unknown(format!(

@@ -198,7 +198,7 @@ impl Shim {
                     return Err(Failure::other(format!("container {} was started already", request.id)));
                 }
                 let next = &mut self.next_token;
-                let container = start::start(request, &self.epoll, || {
+                let container = start::start(*request, &self.epoll, || {
                     *next += 1;
                     *next
                 })?;

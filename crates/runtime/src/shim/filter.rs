@@ -205,7 +205,7 @@ mod tests {
         const ARCHITECTURE: u32 = 0xc000_003e;
         #[cfg(target_arch = "aarch64")]
         const ARCHITECTURE: u32 = 0xc000_00b7;
-        let mut data = vec![0u8; 64];
+        let mut data = [0u8; 64];
         data[0..4].copy_from_slice(&(number as u32).to_ne_bytes());
         data[4..8].copy_from_slice(&ARCHITECTURE.to_ne_bytes());
         data[16..24].copy_from_slice(&argument.to_ne_bytes());

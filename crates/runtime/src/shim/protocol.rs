@@ -29,7 +29,7 @@ pub(crate) enum Request {
     /// Answer: [`Answer::State`].
     State,
     /// Creates and starts a container. Answer: [`Answer::Started`].
-    Start(Start),
+    Start(Box<Start>),
     /// Sends a signal to a container's own process, or to every process in its cgroup. Answer: [`Answer::Done`].
     Kill { id: String, signal: i32, all: bool },
     /// Drops what is kept of an ended container. Answer: [`Answer::Done`].

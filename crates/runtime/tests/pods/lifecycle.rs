@@ -50,7 +50,7 @@ async fn two_containers_share_a_pod() {
     let (code, ..) = node.exec(&client, &["test", "-e", "/tmp/file"]).await.unwrap();
     assert_eq!(code, 1);
     let (_, out, _) = node.exec(&client, &["cat", "/proc/1/cmdline"]).await.unwrap();
-    assert_eq!(out, "sleep\01000\0");
+    assert_eq!(out, "sleep\x001000\x00");
     let (_, out, _) = node
         .exec(&client, &["cat", "/etc/resolv.conf", "/etc/hostname"])
         .await
