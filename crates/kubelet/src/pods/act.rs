@@ -114,6 +114,9 @@ impl Worker {
                 format!("Failed to create pod sandbox: {error}"),
             )
         };
+        let directory = self.pod_dir();
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| sandboxed(format!("mkdir {}: {error}", directory.display())))?;
         self.set_up_volumes()
             .await
             .map_err(|failure| ("FailedMount", failure.to_string()))?;
@@ -226,17 +229,16 @@ impl Worker {
     async fn clean_up(&mut self) -> bool {
         let cgroups = self.context.cgroups.clone();
         let (directory, uid) = (self.pod_dir(), self.pod.uid().to_owned());
-        let logs = self.context.config.pod_logs_dir.join(sandbox::log_directory(&self.pod));
+        // An orphan of which only the directory is left has no name, and no logs that could be told apart.
         let named = !self.pod.name().is_empty();
+        let logs = named.then(|| self.context.config.pod_logs_dir.join(sandbox::log_directory(&self.pod)));
         let all = move || {
-            volumes::tear_down(&directory).map_err(|error| error.to_string())?;
             cgroups.remove(&uid).map_err(|error| error.to_string())?;
-            match std::fs::remove_dir_all(&logs) {
-                Err(error) if named && error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(format!("remove {}: {error}", logs.display()))
-                }
-                _ => Ok(()),
+            if let Some(logs) = logs.filter(|logs| logs.exists()) {
+                std::fs::remove_dir_all(&logs).map_err(|error| format!("remove {}: {error}", logs.display()))?;
             }
+            // Last of all: by its directory a pod is found again, should this be cut short.
+            volumes::tear_down(&directory).map_err(|error| error.to_string())
         };
         let cleaned = match tokio::task::spawn_blocking(all).await {
             Ok(cleaned) => cleaned,

@@ -13,6 +13,8 @@ mod act;
 pub mod backoff;
 mod conditions;
 mod context;
+#[cfg(test)]
+mod fixtures;
 mod hooks;
 mod mailbox;
 pub mod memory;
@@ -34,9 +36,9 @@ use client::{Change, Informer};
 use cri::v1::{ContainerEventResponse, GetEventsRequest, ListPodSandboxRequest};
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -127,7 +129,7 @@ impl Pods {
         Handle { mailbox, view }
     }
 
-    /// Ends what the runtime, the disk and the cgroups have of pods that the API server does not know.
+    /// Ends what the runtime and the disk have of pods that the API server does not know.
     async fn end_orphans(&self, informer: &Informer<Pod>) {
         let known: HashSet<String> = informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
         let sandboxes = loop {
@@ -163,6 +165,7 @@ impl Pods {
                 .entry(metadata.uid.clone())
                 .or_insert_with(|| orphan(metadata.namespace, metadata.name, metadata.uid, grace));
         }
+        // Only its own directories tell which pods were this node's: cgroups are the whole machine's.
         let directories = std::fs::read_dir(self.context.config.root_dir.join("pods"))
             .into_iter()
             .flatten()
@@ -254,7 +257,6 @@ impl Pods {
     }
 }
 
-/// Enough of a pod to end it.
 /// A pod that the API server has let go of: whoever forced that wants no grace period any more.
 fn forced(pod: &Pod) -> Pod {
     let mut pod = pod.clone();
@@ -265,6 +267,7 @@ fn forced(pod: &Pod) -> Pod {
     pod
 }
 
+/// Enough of a pod to end it.
 fn orphan(namespace: String, name: String, uid: String, grace: Option<i64>) -> Pod {
     Pod {
         metadata: ObjectMeta {

@@ -327,3 +327,7 @@ fn phase(
         () => "Running",
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -3,20 +3,21 @@
 //! A container writes its volume while the kubelet opens paths in it, so a link put there must not lead out of it: the path is opened
 //! beneath the volume by the kernel (`openat2`), and what was opened is bind-mounted by its descriptor, not by its name.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
 
 /// Mounts `volume/path` at `target` and returns `target`. What is missing of the path becomes a directory.
 pub fn bind(volume: &Path, path: &str, target: &Path) -> Result<PathBuf, String> {
     let failed = |what: &str, error: Errno| format!("{what} {path:?} of volume {}: {error}", volume.display());
     let source = open_beneath(volume, path).map_err(|error| failed("open", error))?;
-    let name = format!("/proc/self/fd/{}", source.as_raw_fd());
+    let name = proc_name(&source);
     let is_directory = fs::metadata(&name)
         .map_err(|error| format!("stat {path:?}: {error}"))?
         .is_dir();
@@ -42,6 +43,15 @@ pub fn bind(volume: &Path, path: &str, target: &Path) -> Result<PathBuf, String>
     Ok(target.to_owned())
 }
 
+/// A path to exactly what was opened.
+fn proc_name(opened: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", opened.as_raw_fd())
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
 fn open_beneath(volume: &Path, path: &str) -> Result<OwnedFd, Errno> {
     let beneath = |directory: &OwnedFd, path: &str| {
         let how = OpenHow::new()
@@ -54,15 +64,20 @@ fn open_beneath(volume: &Path, path: &str) -> Result<OwnedFd, Errno> {
         Err(Errno::ENOENT) => {}
         opened => return opened,
     }
+    // What is made is open to those to whom the volume is.
+    let mode = Permissions::from_mode(fstat(&root)?.st_mode & 0o7777);
     let mut directory = root;
     for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
         directory = match beneath(&directory, part) {
             Err(Errno::ENOENT) => {
-                match mkdirat(&directory, part, Mode::from_bits_truncate(0o750)) {
-                    Ok(()) | Err(Errno::EEXIST) => {}
+                let made = mkdirat(&directory, part, Mode::from_bits_truncate(0o700));
+                let opened = beneath(&directory, part)?;
+                match made {
+                    Ok(()) => fs::set_permissions(proc_name(&opened), mode.clone()).map_err(errno)?,
+                    Err(Errno::EEXIST) => {}
                     Err(error) => return Err(error),
                 }
-                beneath(&directory, part)?
+                opened
             }
             opened => opened?,
         };
@@ -93,6 +108,7 @@ mod tests {
         for path in ["inside", "made/of/new", "real"] {
             open_beneath(&volume, path).unwrap();
         }
-        assert!(volume.join("made/of/new").is_dir());
+        let mode = |path: &str| fs::metadata(volume.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode("made/of/new"), mode("."));
     }
 }

@@ -1,0 +1,383 @@
+//! The status, by tables: what a user reads in `kubectl get pods` and in the conditions.
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+use super::*;
+use crate::pods::fixtures::{NOW, at, observed, pod};
+use crate::pods::memory::{Verdict, Waiting};
+use crate::pods::plan::plan;
+use crate::probes::Kind;
+
+fn told(pod: &Pod, observed: &Observed, memory: &Memory) -> PodStatus {
+    let plan = plan(pod, false, observed, memory, at(NOW));
+    let facts = Facts {
+        host_ips: &["192.0.2.1".into()],
+        now: at(NOW),
+    };
+    status(pod, observed, memory, &plan, &facts)
+}
+
+/// `name=state`, the state being a reason or `run`, with `+` when ready and `~` before what was last.
+fn containers(status: &PodStatus) -> String {
+    let state = |state: &ContainerState| match (&state.waiting, &state.running, &state.terminated) {
+        (Some(waiting), ..) => waiting.reason.clone().unwrap(),
+        (_, Some(_), _) => "run".into(),
+        (_, _, Some(ended)) => ended.reason.clone().unwrap(),
+        _ => String::new(),
+    };
+    let one = |status: &ContainerStatus| {
+        let last = state(status.last_state.as_ref().unwrap());
+        let last = if last.is_empty() { last } else { format!("~{last}") };
+        let ready = if status.ready { "+" } else { "" };
+        format!("{}={}{last}{ready}", status.name, state(status.state.as_ref().unwrap()))
+    };
+    let inits = status.init_container_statuses.iter().flatten();
+    inits
+        .chain(status.container_statuses.iter().flatten())
+        .map(one)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn phases_and_containers() {
+    let cases = [
+        ("Always", "a", "", "", "Pending", "a=ContainerCreating"),
+        (
+            "Always",
+            "init a",
+            "s0",
+            "",
+            "Pending",
+            "init=PodInitializing a=PodInitializing",
+        ),
+        (
+            "Always",
+            "init a",
+            "s0",
+            "init:0@s0=run",
+            "Pending",
+            "init=run a=PodInitializing",
+        ),
+        (
+            "Always",
+            "init a",
+            "s0",
+            "init:0@s0=0",
+            "Pending",
+            "init=Completed+ a=ContainerCreating",
+        ),
+        (
+            "Never",
+            "init a",
+            "s0",
+            "init:0@s0=1",
+            "Failed",
+            "init=Error a=PodInitializing",
+        ),
+        (
+            "Always",
+            "init a",
+            "s0",
+            "init:1@s0=run init:0@s0=1",
+            "Pending",
+            "init=run~Error a=PodInitializing",
+        ),
+        (
+            "Always",
+            "side a",
+            "s0",
+            "side:0@s0=run",
+            "Pending",
+            "side=run+ a=ContainerCreating",
+        ),
+        (
+            "Always",
+            "b a",
+            "s0",
+            "a:0@s0=run",
+            "Pending",
+            "a=run+ b=ContainerCreating",
+        ),
+        (
+            "Always",
+            "a b",
+            "s0",
+            "b:0@s0=run a:0@s0=run",
+            "Running",
+            "a=run+ b=run+",
+        ),
+        (
+            "Always",
+            "a b",
+            "s0",
+            "b:0@s0=1 a:0@s0=run",
+            "Running",
+            "a=run+ b=Error",
+        ),
+        ("Always", "a", "s0", "a:1@s0=run a:0@s0=1", "Running", "a=run~Error+"),
+        (
+            "Never",
+            "a b",
+            "s0",
+            "b:0@s0=0 a:0@s0=run",
+            "Running",
+            "a=run+ b=Completed",
+        ),
+        (
+            "Never",
+            "a b",
+            "s0",
+            "b:0@s0=0 a:0@s0=0",
+            "Succeeded",
+            "a=Completed b=Completed",
+        ),
+        (
+            "Never",
+            "a b",
+            "s0",
+            "b:0@s0=0 a:0@s0=2",
+            "Failed",
+            "a=Error b=Completed",
+        ),
+        ("OnFailure", "a", "s0", "a:0@s0=2", "Running", "a=Error"),
+        ("OnFailure", "a", "s0", "a:0@s0=0", "Succeeded", "a=Completed"),
+        (
+            "Never",
+            "side a",
+            "s0",
+            "a:0@s0=0 side:0@s0=run",
+            "Running",
+            "side=run a=Completed",
+        ),
+        (
+            "Never",
+            "side a",
+            "s0",
+            "a:0@s0=0 side:0@s0=143",
+            "Succeeded",
+            "side=Error a=Completed",
+        ),
+    ];
+    for (policy, names, sandboxes, seen, phase, expected) in cases {
+        let status = told(&pod(policy, names), &observed(sandboxes, seen), &Memory::default());
+        let case = format!("{policy} {names} | {sandboxes} | {seen}");
+        assert_eq!(containers(&status), expected, "{case}");
+        assert_eq!(status.phase.as_deref(), Some(phase), "{case}");
+    }
+}
+
+#[test]
+fn why_a_container_waits() {
+    let mut memory = Memory::default();
+    memory
+        .waiting
+        .insert("a".into(), Waiting::new("ErrImagePull", "no such image"));
+    let status = told(&pod("Always", "a"), &observed("s0", ""), &memory);
+    assert_eq!(
+        (containers(&status).as_str(), status.phase.as_deref()),
+        ("a=ErrImagePull", Some("Pending"))
+    );
+
+    let mut memory = Memory::default();
+    memory.restarts.next("a", at(NOW - 5), at(NOW - 5));
+    let status = told(&pod("Always", "a"), &observed("s0", "a:2@s0=1"), &memory);
+    assert_eq!(
+        (containers(&status).as_str(), status.phase.as_deref()),
+        ("a=CrashLoopBackOff~Error", Some("Running"))
+    );
+    assert_eq!(status.container_statuses.unwrap()[0].restart_count, 2);
+}
+
+#[test]
+fn probes_decide_on_ready_and_started() {
+    let mut pod = pod("Always", "a");
+    let container = &mut pod.spec.as_mut().unwrap().containers[0];
+    container.readiness_probe = Some(Default::default());
+    container.startup_probe = Some(Default::default());
+    let mut memory = Memory::default();
+    for (found, started, ready) in [
+        (None, false, false),
+        (Some((Kind::Startup, true)), true, false),
+        (Some((Kind::Readiness, true)), true, true),
+        (Some((Kind::Readiness, false)), true, false),
+    ] {
+        if let Some((kind, good)) = found {
+            memory.probes.set("a0", kind, good);
+        }
+        let status = told(&pod, &observed("s0", "a:0@s0=run"), &memory);
+        let container = &status.container_statuses.as_ref().unwrap()[0];
+        assert_eq!(
+            (container.started, container.ready),
+            (Some(started), ready),
+            "{found:?}"
+        );
+    }
+}
+
+/// `Type=True|False(reason)message` of each condition of the kubelet, but PodScheduled.
+fn conditions(status: &PodStatus) -> Vec<String> {
+    let conditions = status
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|condition| condition.type_ != "PodScheduled");
+    let one = |condition: &k8s_openapi::api::core::v1::PodCondition| {
+        let reason = condition
+            .reason
+            .as_ref()
+            .map(|reason| format!(" {reason}"))
+            .unwrap_or_default();
+        let message = condition
+            .message
+            .as_ref()
+            .map(|message| format!(": {message}"))
+            .unwrap_or_default();
+        format!("{}={}{reason}{message}", condition.type_, condition.status)
+    };
+    conditions.map(one).collect()
+}
+
+#[test]
+fn conditions_say_what_is_missing() {
+    let cases: [(&str, &str, &str, &str, [&str; 4]); 5] = [
+        (
+            "Always",
+            "init a",
+            "",
+            "",
+            [
+                "PodReadyToStartContainers=False",
+                "Initialized=False ContainersNotInitialized: containers with incomplete status: [init]",
+                "Ready=False ContainersNotReady: containers with unready status: [a]",
+                "ContainersReady=False ContainersNotReady: containers with unready status: [a]",
+            ],
+        ),
+        (
+            "Always",
+            "a b",
+            "s0",
+            "b:0@s0=1 a:0@s0=1",
+            [
+                "PodReadyToStartContainers=True",
+                "Initialized=True",
+                "Ready=False ContainersNotReady: containers with unready status: [a b]",
+                "ContainersReady=False ContainersNotReady: containers with unready status: [a b]",
+            ],
+        ),
+        (
+            "Always",
+            "a",
+            "s0",
+            "a:0@s0=run",
+            [
+                "PodReadyToStartContainers=True",
+                "Initialized=True",
+                "Ready=True",
+                "ContainersReady=True",
+            ],
+        ),
+        (
+            "Never",
+            "a",
+            "-s0",
+            "a:0@s0=0",
+            [
+                "PodReadyToStartContainers=False",
+                "Initialized=True PodCompleted",
+                "Ready=False PodCompleted",
+                "ContainersReady=False PodCompleted",
+            ],
+        ),
+        (
+            "Never",
+            "a",
+            "-s0",
+            "a:0@s0=1",
+            [
+                "PodReadyToStartContainers=False",
+                "Initialized=True",
+                "Ready=False PodFailed",
+                "ContainersReady=False PodFailed",
+            ],
+        ),
+    ];
+    for (policy, names, sandboxes, seen, expected) in cases {
+        let status = told(&pod(policy, names), &observed(sandboxes, seen), &Memory::default());
+        assert_eq!(conditions(&status), expected, "{policy} {names} | {sandboxes} | {seen}");
+    }
+}
+
+#[test]
+fn a_condition_keeps_its_time_and_others_keep_theirs() {
+    let mut pod = pod("Always", "a");
+    pod.status = serde_json::from_value(serde_json::json!({"conditions": [
+        {"type": "Ready", "status": "True", "lastTransitionTime": at(5)},
+        {"type": "example.org/mine", "status": "True", "lastTransitionTime": at(6)},
+    ]}))
+    .unwrap();
+    let status = told(&pod, &observed("s0", "a:0@s0=run"), &Memory::default());
+    let since = |kind: &str| {
+        let found = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == kind)
+            .unwrap();
+        found.last_transition_time.as_ref().unwrap().0
+    };
+    assert_eq!(
+        (since("Ready"), since("example.org/mine"), since("Initialized")),
+        (at(5), at(6), at(NOW))
+    );
+}
+
+#[test]
+fn a_verdict_is_said_when_the_last_container_has_ended() {
+    let verdict = Verdict {
+        reason: "Evicted".into(),
+        message: "too much".into(),
+        grace: None,
+    };
+    let memory = Memory {
+        verdict: Some(verdict),
+        ..Memory::default()
+    };
+    let still = told(&pod("Always", "a"), &observed("s0", "a:0@s0=run"), &memory);
+    assert_eq!(
+        (still.phase.as_deref(), still.reason.as_deref()),
+        (Some("Running"), None)
+    );
+    let over = told(&pod("Always", "a"), &observed("s0", "a:0@s0=137"), &memory);
+    assert_eq!(
+        (over.phase.as_deref(), over.reason.as_deref(), over.message.as_deref()),
+        (Some("Failed"), Some("Evicted"), Some("too much"))
+    );
+    assert!(conditions(&over).contains(&"DisruptionTarget=True TerminationByKubelet: too much".to_owned()));
+}
+
+#[test]
+fn a_deleted_pod_that_has_ended_is_over_whatever_its_policy() {
+    for (code, phase) in [(0, "Succeeded"), (137, "Failed")] {
+        let mut pod = pod("Always", "a");
+        pod.metadata.deletion_timestamp = Some(Time(at(NOW)));
+        let status = told(&pod, &observed("s0", &format!("a:0@s0={code}")), &Memory::default());
+        assert_eq!(status.phase.as_deref(), Some(phase));
+    }
+}
+
+#[test]
+fn addresses() {
+    let status = told(&pod("Always", "a"), &observed("s0", ""), &Memory::default());
+    assert_eq!(
+        (status.pod_ip.as_deref(), status.host_ip.as_deref()),
+        (Some("10.0.0.1"), Some("192.0.2.1"))
+    );
+    let mut pod = pod("Never", "a");
+    pod.status = Some(PodStatus {
+        pod_ip: Some("10.0.0.9".into()),
+        ..Default::default()
+    });
+    let over = told(&pod, &observed("-s0", "a:0@s0=0"), &Memory::default());
+    assert_eq!(over.pod_ip.as_deref(), Some("10.0.0.9"), "where it was");
+}

@@ -1,0 +1,241 @@
+//! What the node makes of pods: restarts, init containers and sidecars, what keeps containers from starting, volumes, probes, hooks, and the
+//! ways in which a pod ends.
+
+use tests::{Cluster, Options, eventually};
+
+fn cluster() -> Cluster {
+    Cluster::with(Options {
+        images: &["busybox"],
+        ..Options::default()
+    })
+}
+
+fn pod(name: &str, spec: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{a: b}}}}\nspec:\n{spec}")
+}
+
+#[track_caller]
+fn until(cluster: &Cluster, pod: &str, jsonpath: &str, expected: &str) {
+    eventually(&format!("{jsonpath} of {pod} is {expected:?}"), || {
+        (cluster.field(pod, jsonpath) == expected).then_some(())
+    });
+}
+
+#[track_caller]
+fn events(cluster: &Cluster, pod: &str) -> String {
+    let selector = format!("involvedObject.name={pod}");
+    let columns = "custom-columns=T:.type,R:.reason,M:.message";
+    cluster
+        .kubectl(&["get", "events", "--field-selector", &selector, "-o", columns])
+        .ok()
+}
+
+#[track_caller]
+fn until_event(cluster: &Cluster, pod: &str, words: &str) {
+    eventually(&format!("an event {words:?} of {pod}"), || {
+        events(cluster, pod).contains(words).then_some(())
+    });
+}
+
+#[test]
+fn containers_restart_and_jobs_end() {
+    let cluster = cluster();
+    cluster.create(&pod(
+        "fails",
+        "  containers:\n  - name: c\n    image: localhost/busybox:1\n    command: [sh, -c, 'echo said; printf words > /dev/termination-log; exit 3']\n",
+    ));
+    cluster.create(&pod(
+        "job",
+        "  restartPolicy: Never\n  initContainers:\n  - {name: first, image: 'localhost/busybox:1', command: [sh, -c, 'echo one > /m/f'], volumeMounts: [{name: m, mountPath: /m}]}\n  - {name: side, image: 'localhost/busybox:1', restartPolicy: Always, command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 0.1; done']}\n  containers:\n  - {name: main, image: 'localhost/busybox:1', command: [cat, /m/f], volumeMounts: [{name: m, mountPath: /m}]}\n  volumes: [{name: m, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\n",
+    ));
+
+    until(&cluster, "job", "{.status.phase}", "Succeeded");
+    assert_eq!(cluster.kubectl(&["logs", "job", "-c", "main"]).ok(), "one\n");
+    until(
+        &cluster,
+        "job",
+        "{.status.initContainerStatuses[*].state.terminated.reason}",
+        "Completed Completed",
+    );
+
+    until(
+        &cluster,
+        "fails",
+        "{.status.containerStatuses[0].state.waiting.reason}",
+        "CrashLoopBackOff",
+    );
+    let last = "{.status.containerStatuses[0].lastState.terminated";
+    assert_eq!(
+        cluster.field("fails", &format!("{last}.exitCode}} {last}.reason}} {last}.message}}")),
+        "3 Error words"
+    );
+    assert_eq!(cluster.field("fails", "{.status.phase}"), "Running");
+    let message = cluster.field("fails", "{.status.containerStatuses[0].state.waiting.message}");
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=c pod=fails_default("),
+        "{message}"
+    );
+    until(&cluster, "fails", "{.status.containerStatuses[0].restartCount}", "2");
+    until_event(
+        &cluster,
+        "fails",
+        "Back-off restarting failed container c in pod fails_default(",
+    );
+    assert_eq!(cluster.kubectl(&["logs", "fails", "--previous"]).ok(), "said\n");
+}
+
+#[test]
+fn what_keeps_a_container_from_starting_is_said() {
+    let cluster = cluster();
+    let containers = [
+        ("pulled", "localhost:1/none:1", "IfNotPresent"),
+        ("never", "localhost/none:1", "Never"),
+        ("wrong", "Wrong/Name", "IfNotPresent"),
+    ];
+    let list: String = containers
+        .iter()
+        .map(|(name, image, policy)| format!("  - {{name: {name}, image: '{image}', imagePullPolicy: {policy}}}\n"))
+        .collect();
+    cluster.create(&pod("images", &format!("  containers:\n{list}")));
+    let refers = "env: [{name: X, valueFrom: {configMapKeyRef: {name: settings, key: x}}}]";
+    let list =
+        format!("  - {{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo $X; sleep 1000'], {refers}}}\n");
+    cluster.create(&pod("refers", &format!("  containers:\n{list}")));
+    cluster.create(&pod(
+        "root",
+        "  securityContext: {runAsNonRoot: true}\n  containers:\n  - {name: c, image: 'localhost/busybox:1'}\n",
+    ));
+
+    let reason = |index: usize| format!("{{.status.containerStatuses[{index}].state.waiting.reason}}");
+    until(&cluster, "images", &reason(0), "ErrImageNeverPull");
+    until(&cluster, "images", &reason(1), "ImagePullBackOff");
+    until(&cluster, "images", &reason(2), "InvalidImageName");
+    for words in [
+        "Pulling image \"localhost:1/none:1\"",
+        "Failed to pull image \"localhost:1/none:1\": ",
+        "Error: ErrImagePull",
+        "Back-off pulling image \"localhost:1/none:1\"",
+        "Container image \"localhost/none:1\" is not present with pull policy of Never",
+        "couldn't parse image name \"Wrong/Name\": invalid reference format: repository name (Wrong/Name) must be lowercase",
+    ] {
+        until_event(&cluster, "images", words);
+    }
+
+    until(&cluster, "refers", &reason(0), "CreateContainerConfigError");
+    let message = "{.status.containerStatuses[0].state.waiting.message}";
+    assert_eq!(cluster.field("refers", message), "configmap \"settings\" not found");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {x: found}\n";
+    cluster.create(map);
+    cluster.wait_ready("refers");
+    eventually("the container says what it was given", || {
+        (cluster.kubectl(&["logs", "refers"]).stdout == "found\n").then_some(())
+    });
+
+    until(&cluster, "root", &reason(0), "CreateContainerConfigError");
+    let said = cluster.field("root", message);
+    assert!(
+        said.starts_with("container has runAsNonRoot and image will run as root (pod: \"root_default("),
+        "{said}"
+    );
+}
+
+#[test]
+fn volumes_probes_and_hooks() {
+    let cluster = cluster();
+    cluster.create("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: map}\ndata: {k: v}\n");
+    cluster.create("apiVersion: v1\nkind: Secret\nmetadata: {name: secret}\nstringData: {s: hidden}\n");
+    cluster.create(&pod(
+        "all",
+        "  securityContext: {fsGroup: 77, runAsUser: 5}
+  containers:
+  - name: c
+    image: localhost/busybox:1
+    command: [sleep, '1000']
+    volumeMounts:
+    - {name: map, mountPath: /map}
+    - {name: secret, mountPath: /secret, readOnly: true}
+    - {name: down, mountPath: /down}
+    - {name: all, mountPath: /all}
+    - {name: empty, mountPath: /part, subPath: x/y}
+    - {name: empty, mountPath: /whole}
+    readinessProbe: {exec: {command: [test, -e, /whole/ready]}, periodSeconds: 1}
+    livenessProbe: {exec: {command: [test, '!', -e, /whole/dead]}, periodSeconds: 1, failureThreshold: 1}
+    lifecycle:
+      postStart: {exec: {command: [touch, /whole/hooked]}}
+  terminationGracePeriodSeconds: 1
+  volumes:
+  - {name: map, configMap: {name: map, items: [{key: k, path: deep/k}]}}
+  - {name: secret, secret: {secretName: secret, defaultMode: 0400}}
+  - {name: down, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+  - {name: all, projected: {sources: [{configMap: {name: map}}, {secret: {name: secret}}]}}
+  - {name: empty, emptyDir: {}}
+",
+    ));
+    until(&cluster, "all", "{.status.containerStatuses[0].started}", "true");
+    let exec = |script: &str| cluster.kubectl(&["exec", "all", "--", "sh", "-c", script]);
+    assert_eq!(
+        exec("cat /map/deep/k /secret/s /down/labels /all/k /all/s").ok(),
+        "vhiddena=\"b\"vhidden"
+    );
+    assert_eq!(
+        exec("stat -L -c '%a %g' /secret/s; id -u; id -G").ok(),
+        "440 77\n5\n0 77\n"
+    );
+    exec("echo 1 > /part/f && grep -q 1 /whole/x/y/f && test -e /whole/hooked").ok();
+    assert_ne!(exec("touch /secret/x").code, 0);
+
+    assert_eq!(cluster.field("all", "{.status.containerStatuses[0].ready}"), "false");
+    until_event(&cluster, "all", "Readiness probe failed:");
+    exec("touch /whole/ready").ok();
+    cluster.wait_ready("all");
+
+    // The volume outlives the container, and so would its death.
+    exec("touch /whole/dead && rm /whole/ready").ok();
+    until_event(&cluster, "all", "Container c failed liveness probe, will be restarted");
+    eventually("the container is started again", || {
+        (cluster.field("all", "{.status.containerStatuses[0].restartCount}") != "0").then_some(())
+    });
+}
+
+#[test]
+fn pods_end_when_they_must() {
+    let cluster = cluster();
+    let sleeps = "{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']";
+    cluster.create(&pod(
+        "late",
+        &format!("  activeDeadlineSeconds: 2\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {sleeps}}}\n"),
+    ));
+    cluster.create(&pod(
+        "large",
+        "  terminationGracePeriodSeconds: 1\n  containers:\n  - {name: c, image: 'localhost/busybox:1', command: [sh, -c, 'head -c 3000000 /dev/zero > /cache/f; sleep 1000'], volumeMounts: [{name: cache, mountPath: /cache}]}\n  volumes: [{name: cache, emptyDir: {sizeLimit: 1Mi}}]\n",
+    ));
+    cluster.create(&pod(
+        "stubborn",
+        "  terminationGracePeriodSeconds: 600\n  containers:\n  - {name: c, image: 'localhost/busybox:1', command: [sh, -c, 'trap \"\" TERM; while :; do sleep 1; done']}\n",
+    ));
+
+    until(
+        &cluster,
+        "late",
+        "{.status.phase} {.status.reason}",
+        "Failed DeadlineExceeded",
+    );
+    assert_eq!(
+        cluster.field("late", "{.status.message}"),
+        "Pod was active on the node longer than the specified deadline"
+    );
+
+    cluster.wait_ready("stubborn");
+    cluster.kubectl(&["delete", "pod", "stubborn", "--wait=false"]).ok();
+    until_event(&cluster, "stubborn", "Stopping container c");
+    // A shorter grace period reaches a container that is already told to end.
+    cluster
+        .kubectl(&["delete", "pod", "stubborn", "--grace-period=1", "--timeout=30s"])
+        .ok();
+
+    until(&cluster, "large", "{.status.phase} {.status.reason}", "Failed Evicted");
+    assert_eq!(
+        cluster.field("large", "{.status.message}"),
+        "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". "
+    );
+}
