@@ -8,6 +8,7 @@ mod compose;
 mod life;
 mod pulls;
 mod registry;
+mod token;
 
 use std::path::Path;
 
