@@ -1,7 +1,8 @@
 //! Commands about the cluster and the way to it: version, api-resources, cluster-info, config.
 
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::connection::{Ask, Connection, kubeconfig};
 use crate::failure::{Failure, Result};
@@ -15,32 +16,78 @@ use crate::terminal::is_terminal;
 /// The Kubernetes version that this kubectl speaks.
 pub const VERSION: &str = "v1.36.0";
 
+/// What a program says of how it was built.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Build {
+    major: String,
+    minor: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    emulation_major: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    emulation_minor: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    min_compatibility_major: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    min_compatibility_minor: String,
+    git_version: String,
+    git_commit: String,
+    git_tree_state: String,
+    build_date: String,
+    go_version: String,
+    compiler: String,
+    platform: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Versions {
+    client_version: Build,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_version: Option<Build>,
+}
+
+async fn server_build(global: &Global) -> Result<Build> {
+    let version = Connection::open(global).await?.get("/version").await?;
+    serde_json::from_value(version).map_err(|error| Failure::message(format!("/version: {error}")))
+}
+
 /// `kubectl version`.
 pub async fn version(global: &Global, version: &Version) -> Result<()> {
-    let client = json!({
-        "major": "1", "minor": "36", "gitVersion": VERSION, "compiler": "rustc",
-        "platform": format!("linux/{}", architecture()),
-    });
+    let client = Build {
+        major: "1".into(),
+        minor: "36".into(),
+        git_version: VERSION.into(),
+        compiler: "rustc".into(),
+        platform: format!("linux/{}", architecture()),
+        ..Build::default()
+    };
     let mut failure = None;
-    let mut all = Map::from_iter([("clientVersion".to_owned(), client)]);
+    let mut server_version = None;
     let mut lines = format!("Client Version: {VERSION}\n");
     if !version.client {
-        let asked = async { Connection::open(global).await?.get("/version").await };
-        match asked.await {
+        match server_build(global).await {
             Ok(server) => {
                 lines += &format!(
-                    "Server Version: {}\n",
-                    server["gitVersion"].as_str().unwrap_or_default()
+                    "Server Version: {}
+",
+                    server.git_version
                 );
-                all.insert("serverVersion".into(), server);
+                server_version = Some(server);
             }
             Err(error) => failure = Some(error),
         }
     }
+    let both = Versions {
+        client_version: client,
+        server_version,
+    };
+    let mistake = |error: serde_json::Error| Failure::message(error.to_string());
     match version.output.as_deref() {
         None => output(&lines)?,
-        Some("json") => output(&Format::Json.print(&Value::Object(all), true))?,
-        Some("yaml") => output(&Format::Yaml.print(&Value::Object(all), true))?,
+        // In the order of the fields and by two spaces, unlike every object.
+        Some("json") => output(&(serde_json::to_string_pretty(&both).map_err(mistake)? + "\n"))?,
+        Some("yaml") => output(&Format::Yaml.print(&serde_json::to_value(&both).map_err(mistake)?, true))?,
         Some(_) => return Err(Failure::message("--output must be 'yaml' or 'json'")),
     }
     failure.map_or(Ok(()), Err)
@@ -234,6 +281,7 @@ fn without_nulls(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn secrets_are_covered() {

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result, root_cause};
 use crate::flags::Global;
 
 /// The administrator's kubeconfig of a server on this machine, when there is no other.
-const ADMIN_KUBECONFIG: &str = "/var/lib/podium/pki/admin.conf";
+const ADMIN_KUBECONFIG: &str = "/var/lib/podium/kubeconfig";
 
 /// A server and the namespace that commands mean when they name none.
 #[derive(Clone)]
@@ -222,7 +222,11 @@ fn warn(response: &Response<Body>) {
         let Ok(text) = header.to_str() else { continue };
         // 299 - "the text"
         if let Some((_, quoted)) = text.split_once('"') {
-            let text = quoted.trim_end_matches('"').replace("\\\"", "\"").replace("\\\\", "\\");
+            let text = quoted
+                .strip_suffix('"')
+                .unwrap_or(quoted)
+                .replace("\\\"", "\"")
+                .replace("\\\\", "\\");
             // Standard error may be closed; a warning is not worth failing for.
             let _ = writeln!(std::io::stderr(), "Warning: {text}");
         }

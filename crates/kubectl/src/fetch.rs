@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::connection::{Ask, Connection};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::flags::Selectors;
 use crate::mapping::Kind;
 use crate::selection::{Target, escape, query};
@@ -59,9 +59,14 @@ impl Connection {
             accept,
             ..Ask::default()
         };
-        let mut whole = self
+        let first = self
             .json(Method::GET, &(path.clone() + &query(&parameters)), ask())
-            .await?;
+            .await;
+        let mut whole = match first {
+            Ok(whole) => whole,
+            Err(failure) if target.name.is_some() => return Err(self.nearer(target, failure).await),
+            Err(failure) => return Err(unlisted(target, wanted, failure)),
+        };
         while let Some(token) = more(&whole) {
             let mut parameters = parameters.clone();
             parameters.push(("continue", token));
@@ -75,6 +80,40 @@ impl Connection {
         }
         Ok(whole)
     }
+
+    /// When an object is not there because its namespace is not, that is what to say.
+    pub async fn nearer(&self, target: &Target, failure: Failure) -> Failure {
+        if !target.kind.namespaced || !failure.is_not_found() {
+            return failure;
+        }
+        let namespace = target.namespace.as_deref().unwrap_or(&self.namespace);
+        match self.get(&format!("/api/v1/namespaces/{}", escape(namespace))).await {
+            Err(missing) if missing.is_not_found() => missing,
+            _ => failure,
+        }
+    }
+}
+
+/// A refused list with what was asked for.
+fn unlisted(target: &Target, wanted: &Query, failure: Failure) -> Failure {
+    let Failure::Status(mut status) = failure else {
+        return failure;
+    };
+    if matches!(status.reason.as_deref(), Some("BadRequest" | "NotFound")) {
+        let kind = &target.kind;
+        let resource = format!("{}/{}, Resource={}", kind.group, kind.version, kind.plural);
+        let labels = wanted.selectors.selector.as_deref().unwrap_or_default();
+        let fields = wanted.selectors.field_selector.as_deref().unwrap_or_default();
+        let message = status.message.as_deref().unwrap_or_default();
+        status.message = Some(if labels.is_empty() && fields.is_empty() {
+            format!("Unable to list {resource:?}: {message}")
+        } else {
+            format!(
+                "Unable to find {resource:?} that match label selector {labels:?}, field selector {fields:?}: {message}"
+            )
+        });
+    }
+    Failure::Status(status)
 }
 
 fn more(list: &Value) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// kubectl controls the Kubernetes cluster manager.
 #[derive(Parser, Debug)]
@@ -39,8 +39,31 @@ pub struct Global {
     #[arg(long, global = true)]
     pub token: Option<String>,
     /// If true, the server's certificate will not be checked for validity.
-    #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, global = true)]
     pub insecure_skip_tls_verify: bool,
+}
+
+/// The command line with its switches as upstream takes them: `--wait`, `--wait=true` and `--wait=false`.
+pub fn command() -> clap::Command {
+    switches(Cli::command())
+}
+
+fn switches(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|argument| {
+            let on = argument.get_default_values().iter().any(|value| value == "true");
+            let argument = match argument.get_action() {
+                ArgAction::SetTrue => argument.action(ArgAction::Set).default_value("false"),
+                _ if on || argument.get_id() == "namespaced" => argument,
+                _ => return argument,
+            };
+            argument
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .value_parser(clap::value_parser!(bool))
+        })
+        .mut_subcommands(switches)
 }
 
 /// What to do.
@@ -80,7 +103,7 @@ pub struct Files {
     #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
     pub filename: Vec<String>,
     /// Process the directory used in -f, --filename recursively.
-    #[arg(short = 'R', long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(short = 'R', long)]
     pub recursive: bool,
 }
 
@@ -197,7 +220,7 @@ pub struct Describe {
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
     /// If true, display events related to the described object.
-    #[arg(long, default_value = "true", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, default_value = "true", action = ArgAction::Set)]
     pub show_events: bool,
 }
 
@@ -276,7 +299,7 @@ pub struct Delete {
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
     /// Immediately remove resources from API and bypass graceful deletion.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, action = ArgAction::Set)]
+    #[arg(long)]
     pub force: bool,
     /// Period of time in seconds given to the resource to terminate gracefully.
     #[arg(long, allow_negative_numbers = true, default_value_t = -1)]
@@ -285,7 +308,7 @@ pub struct Delete {
     #[arg(long)]
     pub now: bool,
     /// If true, wait for resources to be gone before returning.
-    #[arg(long, default_value = "true", num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long, default_value = "true", action = ArgAction::Set)]
     pub wait: bool,
     /// The length of time to wait before giving up on a delete, zero means determine a timeout from the size of the object
     #[arg(long, value_name = "DURATION")]
@@ -335,7 +358,7 @@ pub struct ApiResources {
     #[arg(long)]
     pub api_group: Option<String>,
     /// If false, non-namespaced resources will be returned, otherwise returning namespaced resources by default.
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
+    #[arg(long)]
     pub namespaced: Option<bool>,
     /// Limit to resources that support the specified verbs.
     #[arg(long, value_delimiter = ',')]

@@ -106,7 +106,9 @@ async fn tables(connection: &Connection, get: &Get, wide: bool, selection: &Sele
     }
     let mut text = String::new();
     for (target, mut table) in groups {
-        if let (Some(path), Some(rows)) = (&get.sort_by, table.get_mut("rows").and_then(Value::as_array_mut)) {
+        if let (Some(path), Some(rows)) = (&get.sort_by, table.get_mut("rows").and_then(Value::as_array_mut))
+            && rows.len() > 1
+        {
             sort_by(rows, path, |row| &row["object"]).map_err(Failure::message)?;
         }
         if table["rows"].as_array().is_none_or(Vec::is_empty) {
@@ -208,7 +210,7 @@ async fn watch(connection: &Connection, get: &Get, format: &Format, selection: &
             .is_none_or(Vec::is_empty);
         if none {
             // The object itself says best that it is not there; it may also have come this moment.
-            connection.get(&connection.path(target, false)).await?;
+            connection.fetch(target, &Query::default()).await?;
         }
     }
     if !get.watch_only {

@@ -30,8 +30,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser};
 
 use connection::Connection;
 use failure::{Failure, Result};
@@ -40,7 +40,10 @@ use flags::{Cli, Command};
 /// Runs kubectl with its arguments, the program's name not among them.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = std::iter::once("kubectl".into()).chain(arguments).collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let parsed = flags::command()
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return misused(&error, &arguments),
     };
@@ -117,7 +120,7 @@ fn misused(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         ),
         _ => error.to_string().trim_end().to_owned(),
     };
-    let known = Cli::command();
+    let known = flags::command();
     let mut words = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
     let command = words.find(|word| known.find_subcommand(word).is_some());
     let command = command.map(|command| format!(" {command}")).unwrap_or_default();

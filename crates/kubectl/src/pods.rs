@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use crate::connection::Connection;
 use crate::failure::{Failure, Result};
+use crate::fetch::Query;
 use crate::mapping::Mapping;
-use crate::selection::escape;
+use crate::selection::Target;
 
 /// Which container is meant when several are there and none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -25,8 +26,14 @@ pub async fn find(connection: &Connection, target: &str) -> Result<Value> {
             name
         }
     };
-    let path = format!("/api/v1/namespaces/{}/pods/{}", connection.namespace, escape(name));
-    connection.get(&path).await
+    let pods = Mapping::default().resource(connection, "pods").await?;
+    let target = Target {
+        kind: pods,
+        name: Some(name.to_owned()),
+        namespace: None,
+        source: None,
+    };
+    connection.fetch(&target, &Query::default()).await
 }
 
 /// Containers in the order they start: init, then the pod's own, then ephemeral ones.

@@ -1,18 +1,19 @@
 //! One container of a pod: what it runs, how it fares, what it is given.
 
 use api::quantity::Quantity;
+use jiff::Zoned;
 use serde_json::Value;
 
 use super::text::{boolean, date, items, plain, quantities, string};
 
 /// The containers of one list of the pod, with their statuses.
-pub fn describe(title: &str, pod: &Value, list: &str, statuses: &str) -> String {
+pub fn describe(title: &str, pod: &Value, list: &str, statuses: &str, now: &Zoned) -> String {
     let mut text = format!("{title}:\n");
     for container in items(&pod["spec"], list) {
         let name = string(container, "name");
         let status = items(&pod["status"], statuses).find(|status| string(status, "name") == name);
         text += &format!("  {name}:\n");
-        for line in one(pod, container, status) {
+        for line in one(pod, container, status, now) {
             text += &format!("    {line}\n");
         }
     }
@@ -20,7 +21,7 @@ pub fn describe(title: &str, pod: &Value, list: &str, statuses: &str) -> String 
 }
 
 /// The lines about a container. A message of its own may have line breaks in it, and is one line here.
-fn one(pod: &Value, container: &Value, status: Option<&Value>) -> Vec<String> {
+fn one(pod: &Value, container: &Value, status: Option<&Value>, now: &Zoned) -> Vec<String> {
     let mut lines = Vec::new();
     let block = |lines: &mut Vec<String>, text: String| lines.extend(text.lines().map(str::to_owned));
     if let Some(status) = status {
@@ -35,9 +36,9 @@ fn one(pod: &Value, container: &Value, status: Option<&Value>) -> Vec<String> {
     block(&mut lines, command("Command", container, "command"));
     block(&mut lines, command("Args", container, "args"));
     if let Some(status) = status {
-        lines.extend(state("State", &status["state"]));
+        lines.extend(state("State", &status["state"], now));
         if status["lastState"]["terminated"].is_object() {
-            lines.extend(state("Last State", &status["lastState"]));
+            lines.extend(state("Last State", &status["lastState"], now));
         }
         lines.push(format!("Ready:\t{}", boolean(&status["ready"])));
         lines.push(format!(
@@ -116,11 +117,11 @@ fn command(title: &str, container: &Value, field: &str) -> String {
     text
 }
 
-fn state(title: &str, state: &Value) -> Vec<String> {
+fn state(title: &str, state: &Value, now: &Zoned) -> Vec<String> {
     if let Some(running) = state.get("running") {
         return vec![
             format!("{title}:\tRunning"),
-            format!("  Started:\t{}", date(&running["startedAt"])),
+            format!("  Started:\t{}", date(&running["startedAt"], now)),
         ];
     }
     if let Some(ended) = state.get("terminated") {
@@ -134,8 +135,8 @@ fn state(title: &str, state: &Value) -> Vec<String> {
         if let Some(signal) = ended["signal"].as_i64().filter(|signal| *signal > 0) {
             lines.push(format!("  Signal:\t{signal}"));
         }
-        lines.push(format!("  Started:\t{}", date(&ended["startedAt"])));
-        lines.push(format!("  Finished:\t{}", date(&ended["finishedAt"])));
+        lines.push(format!("  Started:\t{}", date(&ended["startedAt"], now)));
+        lines.push(format!("  Finished:\t{}", date(&ended["finishedAt"], now)));
         return lines;
     }
     let mut lines = vec![format!("{title}:\tWaiting")];

@@ -1,6 +1,6 @@
 //! The events about an object.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 use serde_json::Value;
 
 use super::text::{since, string};
@@ -31,7 +31,7 @@ pub async fn about(connection: &Connection, object: &Value) -> Vec<Value> {
 }
 
 /// The table of events, the oldest first.
-pub fn describe(events: &[Value], now: Timestamp) -> String {
+pub fn describe(events: &[Value], now: &Zoned) -> String {
     if events.is_empty() {
         return "Events:\t<none>\n".to_owned();
     }
@@ -56,7 +56,7 @@ pub fn describe(events: &[Value], now: Timestamp) -> String {
     text
 }
 
-fn age(event: &Value, now: Timestamp) -> String {
+fn age(event: &Value, now: &Zoned) -> String {
     let first = match &event["firstTimestamp"] {
         Value::Null => since(&event["eventTime"], now),
         first => since(first, now),

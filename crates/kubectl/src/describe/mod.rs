@@ -8,7 +8,7 @@ mod pod;
 mod text;
 mod volumes;
 
-use jiff::Timestamp;
+use jiff::Zoned;
 use serde_json::Value;
 
 use crate::connection::Connection;
@@ -106,7 +106,7 @@ async fn objects(connection: &Connection, describe: &Describe, target: &Target) 
 }
 
 async fn one(connection: &Connection, describe: &Describe, target: &Target, object: &Value) -> Result<String> {
-    let now = Timestamp::now();
+    let now = &Zoned::now();
     let events = if describe.show_events {
         Some(events::about(connection, object).await)
     } else {
@@ -131,4 +131,53 @@ async fn one(connection: &Connection, describe: &Describe, target: &Target, obje
         text += &events::describe(&events, now);
     }
     Ok(text)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test fails by panicking
+mod tests {
+    //! The objects in `testdata` as upstream's kubectl 1.35 describes them, byte for byte.
+
+    use super::*;
+
+    /// When upstream was asked, in UTC.
+    const NOW: &str = "2026-11-23T22:54:28Z[UTC]";
+
+    fn read(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn as_upstream() {
+        let now = &NOW.parse::<Zoned>().unwrap();
+        let events = read(include_str!("testdata/events.json"));
+        let events = events::describe(events.as_array().unwrap(), now);
+        let pod = read(include_str!("testdata/pod.json"));
+        let pending = read(include_str!("testdata/pending.json"));
+        let node = read(include_str!("testdata/node.json"));
+        let lease = read(include_str!("testdata/lease.json"));
+        let mut second = pod.clone();
+        second["metadata"]["name"] = "second".into();
+        second["metadata"]["namespace"] = "kube-system".into();
+        let pods = [pod.clone(), second];
+        for (what, text, upstream) in [
+            (
+                "pod",
+                pod::describe(&pod, now) + &events,
+                include_str!("testdata/pod.txt"),
+            ),
+            (
+                "pending",
+                pod::describe(&pending, now) + &events,
+                include_str!("testdata/pending.txt"),
+            ),
+            (
+                "node",
+                node::describe(&node, Ok(lease), &pods, now) + &events::describe(&[], now),
+                include_str!("testdata/node.txt"),
+            ),
+        ] {
+            assert_eq!(align(&text), upstream, "{what}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A node, with the pods on it and what they take of it.
 
 use api::quantity::Quantity;
-use jiff::Timestamp;
+use jiff::Zoned;
 use serde_json::Value;
 
 use super::text::{annotations, date, items, pairs, plain, quantities, since, string};
@@ -9,12 +9,12 @@ use super::text::{annotations, date, items, pairs, plain, quantities, since, str
 const ROLE: &str = "node-role.kubernetes.io/";
 
 /// All of a node but its events.
-pub fn describe(node: &Value, lease: Result<Value, String>, pods: &[Value], now: Timestamp) -> String {
+pub fn describe(node: &Value, lease: Result<Value, String>, pods: &[Value], now: &Zoned) -> String {
     let (metadata, spec, status) = (&node["metadata"], &node["spec"], &node["status"]);
     let mut text = format!("Name:\t{}\nRoles:\t{}\n", string(metadata, "name"), roles(metadata));
     text += &pairs("Labels", &metadata["labels"]);
     text += &annotations(&metadata["annotations"]);
-    text += &format!("CreationTimestamp:\t{}\n", date(&metadata["creationTimestamp"]));
+    text += &format!("CreationTimestamp:\t{}\n", date(&metadata["creationTimestamp"], now));
     text += &format!("Taints:\t{}\n", taints(spec));
     text += &format!("Unschedulable:\t{}\n", spec["unschedulable"].as_bool().unwrap_or(false));
     text += &match lease {
@@ -26,13 +26,13 @@ pub fn describe(node: &Value, lease: Result<Value, String>, pods: &[Value], now:
             };
             format!(
                 "Lease:\n  HolderIdentity:\t{holder}\n  AcquireTime:\t{}\n  RenewTime:\t{}\n",
-                date(&spec["acquireTime"]),
-                date(&spec["renewTime"]),
+                date(&spec["acquireTime"], now),
+                date(&spec["renewTime"], now),
             )
         }
         Err(reason) => format!("Lease:\tFailed to get lease: {reason}"),
     };
-    text += &conditions(status);
+    text += &conditions(status, now);
     text += "Addresses:\n";
     for address in items(status, "addresses") {
         text += &format!("  {}:\t{}\n", string(address, "type"), string(address, "address"));
@@ -92,7 +92,7 @@ fn taints(spec: &Value) -> String {
     lines.join("\n\t")
 }
 
-fn conditions(status: &Value) -> String {
+fn conditions(status: &Value, now: &Zoned) -> String {
     if items(status, "conditions").next().is_none() {
         return String::new();
     }
@@ -102,8 +102,8 @@ fn conditions(status: &Value) -> String {
             "  {} \t{} \t{} \t{} \t{} \t{}\n",
             string(condition, "type"),
             string(condition, "status"),
-            date(&condition["lastHeartbeatTime"]),
-            date(&condition["lastTransitionTime"]),
+            date(&condition["lastHeartbeatTime"], now),
+            date(&condition["lastTransitionTime"], now),
             string(condition, "reason"),
             string(condition, "message"),
         );
@@ -137,7 +137,7 @@ struct Share {
     limits: Quantity,
 }
 
-fn resources(allocatable: &Value, pods: &[Value], now: Timestamp) -> String {
+fn resources(allocatable: &Value, pods: &[Value], now: &Zoned) -> String {
     let mut text = format!(
         "Non-terminated Pods:\t({} in total)\n  Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge\n  ---------\t----\t\t------------\t----------\t---------------\t-------------\t---\n",
         pods.len()

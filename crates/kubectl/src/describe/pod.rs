@@ -1,13 +1,13 @@
 //! A pod.
 
-use jiff::Timestamp;
+use jiff::Zoned;
 use serde_json::Value;
 
 use super::text::{annotations, date, items, pairs, plain, since, string};
 use super::{container, volumes};
 
 /// All of a pod but its events.
-pub fn describe(pod: &Value, now: Timestamp) -> String {
+pub fn describe(pod: &Value, now: &Zoned) -> String {
     let (metadata, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
     let mut text = String::new();
     let mut line = |title: &str, value: &str| text += &format!("{title}:\t{value}\n");
@@ -30,7 +30,7 @@ pub fn describe(pod: &Value, now: Timestamp) -> String {
         node => line("Node", &format!("{node}/{}", string(status, "hostIP"))),
     }
     if !status["startTime"].is_null() {
-        line("Start Time", &date(&status["startTime"]));
+        line("Start Time", &date(&status["startTime"], now));
     }
     text += &pairs("Labels", &metadata["labels"]);
     text += &annotations(&metadata["annotations"]);
@@ -53,7 +53,7 @@ pub fn describe(pod: &Value, now: Timestamp) -> String {
         ),
     ] {
         if items(spec, list).next().is_some() {
-            text += &container::describe(title, pod, list, statuses);
+            text += &container::describe(title, pod, list, statuses, now);
         }
     }
     text += &conditions(spec, status);
@@ -64,7 +64,7 @@ pub fn describe(pod: &Value, now: Timestamp) -> String {
     text + &pairs("Node-Selectors", &spec["nodeSelector"]) + &tolerations(spec)
 }
 
-fn state(metadata: &Value, status: &Value, now: Timestamp) -> String {
+fn state(metadata: &Value, status: &Value, now: &Zoned) -> String {
     let mut text = if metadata["deletionTimestamp"].is_null() {
         format!("Status:\t{}\n", string(status, "phase"))
     } else {

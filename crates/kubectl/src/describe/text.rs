@@ -1,7 +1,7 @@
 //! The small pieces that every description is made of.
 
 use api::table::human_duration;
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 use serde_json::Value;
 
 /// A longer annotation is shown below its key, and cut.
@@ -28,11 +28,11 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
-/// `Mon, 02 Jan 2006 15:04:05 -0700` in the time zone of this machine.
-pub fn date(value: &Value) -> String {
+/// `Mon, 02 Jan 2006 15:04:05 -0700` in the time zone of `now`.
+pub fn date(value: &Value, now: &Zoned) -> String {
     match value.as_str().map(str::parse::<Timestamp>) {
         Some(Ok(time)) => {
-            let local = time.to_zoned(jiff::tz::TimeZone::system());
+            let local = time.to_zoned(now.time_zone().clone());
             local.strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
         }
         _ => "<unset>".to_owned(),
@@ -40,9 +40,9 @@ pub fn date(value: &Value) -> String {
 }
 
 /// How long ago something was.
-pub fn since(value: &Value, now: Timestamp) -> String {
+pub fn since(value: &Value, now: &Zoned) -> String {
     match value.as_str().map(str::parse::<Timestamp>) {
-        Some(Ok(time)) => human_duration(now.as_second() - time.as_second()),
+        Some(Ok(time)) => human_duration(now.timestamp().as_second() - time.as_second()),
         _ => "<unknown>".to_owned(),
     }
 }
