@@ -137,6 +137,30 @@ impl Node {
         }
     }
 
+    /// Imports an image whose lowest layer has a shell, and whose others have each a file and one that all have.
+    pub async fn import_layers(&self, name: &str, count: usize) {
+        let layers: Vec<Vec<u8>> = (1..=count)
+            .map(|number| {
+                let mut layer = Layer::default();
+                if number == 1 {
+                    layer.add("bin/", 0o755, b"");
+                    layer.add("bin/busybox", 0o755, &fs::read("/usr/bin/busybox").unwrap());
+                    for name in ["sh", "sleep", "ls", "wc", "cat"] {
+                        layer.link(&format!("bin/{name}"), "busybox");
+                    }
+                    layer.add("tmp/", 0o1777, b"");
+                }
+                layer.add("layers/", 0o755, b"");
+                layer.add(&format!("layers/{number}"), 0o644, b"");
+                layer.add("top", 0o644, format!("{number}\n").as_bytes());
+                layer.finish()
+            })
+            .collect();
+        let archive = self.path().join("layers.tar");
+        write_archive(&archive, name, &layers);
+        self.runtime.images().import(&archive).await.unwrap();
+    }
+
     pub fn shim_pid(&self, sandbox: &str) -> i32 {
         let record = self.path().join("run/sandboxes").join(sandbox).join("sandbox.json");
         let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
@@ -371,52 +395,74 @@ pub fn mount(host_path: PathBuf, container_path: &str) -> Mount {
 
 /// An archive of an image: busybox, and the accounts of two users.
 fn write_image(path: &Path) {
-    let mut layer = tar::Builder::new(Vec::new());
-    let mut add = |name: &str, mode: u32, content: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        if name.ends_with('/') {
-            header.set_entry_type(tar::EntryType::Directory);
-        }
-        layer.append_data(&mut header, name, content).unwrap();
-    };
+    let mut layer = Layer::default();
     for dir in ["bin/", "etc/", "home/", "home/user/"] {
-        add(dir, 0o755, b"");
+        layer.add(dir, 0o755, b"");
     }
-    add("tmp/", 0o1777, b"");
+    layer.add("tmp/", 0o1777, b"");
     let busybox = ["/bin/busybox", "/usr/bin/busybox"]
         .iter()
         .find_map(|path| fs::read(path).ok())
         .expect("busybox-static is installed");
-    add("bin/busybox", 0o755, &busybox);
-    add(
+    layer.add("bin/busybox", 0o755, &busybox);
+    layer.add(
         "etc/passwd",
         0o644,
         b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
     );
-    add("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\nextra:x:2000:user\n");
-    add("etc/notes", 0o644, b"not a program\n");
+    layer.add("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\nextra:x:2000:user\n");
+    layer.add("etc/notes", 0o644, b"not a program\n");
     for name in [
-        "sh", "cat", "echo", "sleep", "id", "ls", "env", "stty", "mount", "ps", "grep", "touch", "unshare", "test",
-        "hostname", "seq", "head", "wc", "nc", "kill", "true", "dd", "pwd", "yes", "tail",
+        "cat", "dd", "echo", "env", "grep", "head", "hostname", "id", "kill", "ls", "mount", "nc", "ps", "pwd", "seq",
+        "sh", "sleep", "stty", "tail", "test", "touch", "true", "unshare", "wc", "yes",
     ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_mode(0o777);
-        layer
-            .append_link(&mut header, format!("bin/{name}"), "busybox")
-            .unwrap();
+        layer.link(&format!("bin/{name}"), "busybox");
     }
-    let layer = layer.into_inner().unwrap();
+    write_archive(path, IMAGE, &[layer.finish()]);
+}
+
+/// A layer on its way into an archive.
+struct Layer(tar::Builder<Vec<u8>>);
+
+impl Default for Layer {
+    fn default() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+}
+
+impl Layer {
+    fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
+        let mut header = header(mode, content.len());
+        if name.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
+        self.0.append_data(&mut header, name, content).unwrap();
+    }
+
+    fn link(&mut self, name: &str, target: &str) {
+        let mut header = header(0o777, 0);
+        header.set_entry_type(tar::EntryType::Symlink);
+        self.0.append_link(&mut header, name, target).unwrap();
+    }
+
+    fn finish(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+fn header(mode: u32, size: usize) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size as u64);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}
+
+fn write_archive(path: &Path, name: &str, layers: &[Vec<u8>]) {
     let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", digest(layer))).collect();
     let config = serde_json::json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
         "os": "linux",
@@ -426,28 +472,22 @@ fn write_image(path: &Path) {
             "Cmd": ["-c", "echo from the image"],
             "WorkingDir": "/tmp",
         },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] },
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
     })
     .to_string();
-    let manifest = serde_json::json!([{
-        "Config": format!("{}.json", digest(config.as_bytes())),
-        "RepoTags": [IMAGE],
-        "Layers": ["layer.tar"],
-    }])
-    .to_string();
+    let names: Vec<_> = (0..layers.len()).map(|number| format!("layer-{number}.tar")).collect();
+    let config_name = format!("{}.json", digest(config.as_bytes()));
+    let manifest = serde_json::json!([{ "Config": config_name, "RepoTags": [name], "Layers": names }]).to_string();
     let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
-    for (name, content) in [
-        (format!("{}.json", digest(config.as_bytes())), config.as_bytes()),
-        ("layer.tar".into(), layer.as_slice()),
-        ("manifest.json".into(), manifest.as_bytes()),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        archive.append_data(&mut header, name, content).unwrap();
+    let mut add = |name: &str, content: &[u8]| {
+        archive
+            .append_data(&mut header(0o644, content.len()), name, content)
+            .unwrap()
+    };
+    add(&config_name, config.as_bytes());
+    for (name, layer) in names.iter().zip(layers) {
+        add(name, layer);
     }
+    add("manifest.json", manifest.as_bytes());
     archive.finish().unwrap();
 }
