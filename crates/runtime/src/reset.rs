@@ -118,6 +118,10 @@ pub async fn reset(config: &Config) -> Result<(), OpenError> {
             host::remove_empty_cgroup(ancestor);
         }
     }
+    // Pods that are gone have left the classes that they were in; those of another node's pods are not empty.
+    for class in ["/kubepods/besteffort", "/kubepods/burstable", "/kubepods", "/podium"] {
+        host::remove_empty_cgroup(Path::new(class));
+    }
     for dir in [
         layout.sandboxes(),
         layout.containers(),
