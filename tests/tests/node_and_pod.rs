@@ -169,16 +169,7 @@ fn pod_of_two_containers_shares_network_and_folder() {
         "{apiVersion: v1, kind: Pod, metadata: {name: other}, spec: {containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
     );
     cluster.wait_ready("other");
-    let from_pod = k(&[
-        "exec",
-        "other",
-        "--",
-        "wget",
-        "-qO-",
-        "-T",
-        "5",
-        &format!("http://{ip}/"),
-    ]);
+    let from_pod = k(&["exec", "other", "--", "wget", "-qO-", &format!("http://{ip}/")]);
     assert!(from_pod.contains("Welcome to nginx!"));
 }
 

@@ -190,7 +190,11 @@ spec:
     assert_eq!(sh("cat /shared/state /settings/file.txt"), "prepared\nfrom a file");
     assert!(sh("mount | grep ' /fast '").contains("tmpfs"));
     assert_eq!(sh("hostname"), "configured\n");
-    assert_eq!(cluster.field("configured", "{.status.qosClass}"), "Guaranteed");
+    assert_eq!(
+        cluster.field("configured", "{.status.qosClass}"),
+        "Burstable",
+        "its init container has no limits"
+    );
     let uid = cluster.field("configured", "{.metadata.uid}");
     let limits = run(
         std::process::Command::new("find").args([
