@@ -21,7 +21,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run the whole cluster on this machine.
-    Server(ServerFlags),
+    Server(Box<ServerFlags>),
     /// The command line for the API; also when started under the name kubectl.
     #[command(disable_help_flag = true)]
     Kubectl {
@@ -272,7 +272,7 @@ mod tests {
     fn flags(args: &[&str]) -> ServerFlags {
         let cli = Cli::try_parse_from(["podium", "server"].iter().chain(args)).unwrap();
         match cli.command {
-            Command::Server(flags) => flags,
+            Command::Server(flags) => *flags,
             _ => panic!("not the server"),
         }
     }
