@@ -284,6 +284,8 @@ pub(super) fn failure(err: LibcontainerError) -> Failure {
 }
 
 fn words(error: &str, causes: &[String]) -> Failure {
+    // libcontainer appends what it could not clear away; that is cleared away here, and is no user's matter.
+    let error = error.split(". error during cleanup").next().unwrap_or(error);
     let error = error.trim_end_matches('\0');
     if let Some(at) = error.find("exec: \"").or_else(|| error.find("exec /")) {
         return Failure {
@@ -321,6 +323,12 @@ mod tests {
                 vec!["failed to mount /x: ENOENT".to_owned(), "failed".to_owned()],
                 FailureKind::Other,
                 "failed to prepare rootfs: failed to mount /x: ENOENT",
+            ),
+            (
+                "exec: \"/x\": stat /x: no such file or directory. error during cleanup: failed to cleanup container: busy",
+                vec![],
+                FailureKind::Executable,
+                "exec: \"/x\": stat /x: no such file or directory",
             ),
             ("cgroup error", vec![], FailureKind::Other, "cgroup error"),
         ];

@@ -28,7 +28,9 @@ async fn two_containers_share_a_pod() {
     assert!(status.started_at >= status.created_at && status.created_at > 0);
 
     // One network, one host name, one shared memory, one volume; separate roots and process trees.
-    let (code, out, err) = node.exec(&client, &["nc", "127.0.0.1", "8080"]).await.unwrap();
+    // The server's process may not listen yet; the port in the kernel's table (1F90, listening) says that it does.
+    let listening = "until grep -qE ':1F90 0+:0000 0A' /proc/net/tcp /proc/net/tcp6; do :; done; nc 127.0.0.1 8080";
+    let (code, out, err) = node.exec(&client, &["sh", "-c", listening]).await.unwrap();
     assert_eq!((code, out.as_str()), (0, "hello\n"), "{err}");
     let (_, out, _) = node.exec(&client, &["hostname"]).await.unwrap();
     assert_eq!(out, "web\n");
