@@ -55,7 +55,7 @@ pub struct Memory {
     /// Failures in a row before the sandbox.
     pub sandbox_failures: u32,
     /// Containers whose image is being pulled, by name.
-    pub pulling: HashMap<String, tokio::task::Id>,
+    pub pulling: HashSet<String>,
     /// Instances whose hook after the start is not done, by id.
     pub hooking: HashSet<String>,
     /// Instances whose hook after the start failed, by id.

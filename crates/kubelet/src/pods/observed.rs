@@ -64,7 +64,7 @@ pub struct Instance {
     pub reason: String,
     /// Why it ended; its termination message, when it has one.
     pub message: String,
-    /// The image as asked for.
+    /// The image as the runtime names it.
     pub image: String,
     /// The image as it is: a digest or id.
     pub image_ref: String,
@@ -253,12 +253,7 @@ impl Instance {
         } else {
             status.image_ref
         };
-        let image = status.image.unwrap_or_default();
-        let image = if image.user_specified_image.is_empty() {
-            image.image
-        } else {
-            image.user_specified_image
-        };
+        let image = status.image.unwrap_or_default().image;
         Self {
             name: status
                 .labels

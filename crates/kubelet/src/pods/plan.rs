@@ -250,7 +250,7 @@ fn replace_sandbox(observed: &Observed, memory: &Memory, now: Timestamp, plan: &
 
 fn start(pod: &Pod, container: &Container, last: Option<&Instance>, memory: &Memory, now: Timestamp, plan: &mut Plan) {
     let name = &container.name;
-    if memory.pulling.contains_key(name) {
+    if memory.pulling.contains(name) {
         return;
     }
     if let Some(at) = memory.retry_at.get(name).filter(|at| **at > now) {

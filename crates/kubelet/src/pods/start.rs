@@ -125,14 +125,11 @@ impl Worker {
         let config = sandbox::config(&self.pod, 0, &self.context.config, &self.context.node_dns);
         let (images, mailbox) = (self.context.images.clone(), self.mailbox.clone());
         let (name, image) = (name.clone(), image.to_owned());
-        let task = tokio::spawn({
-            let name = name.clone();
-            async move {
-                let pulled = images.pull(&reference, &logins, &config).await;
-                mailbox.pulled(name, image, pulled);
-            }
+        self.memory.pulling.insert(name.clone());
+        tokio::spawn(async move {
+            let pulled = images.pull(&reference, &logins, &config).await;
+            mailbox.pulled(name, image, pulled);
         });
-        self.memory.pulling.insert(name, task.id());
     }
 
     /// The logins that the pod's secrets have for an image.
@@ -197,6 +194,7 @@ impl Worker {
         }
         security::verify_non_root(&pod, container, &image.user).map_err(refused)?;
         let addresses = self.addresses();
+        self.context.services.synced().await;
         let services = self.context.services.list();
         let facts = env::Facts {
             pod: &pod,

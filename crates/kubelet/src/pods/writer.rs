@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::pod::PodExt;
 
 const PAUSE: Duration = Duration::from_secs(1);
+const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the API server should come to say of a pod.
 #[derive(Clone)]
@@ -56,10 +57,14 @@ async fn write_all(client: Client, mut wanted: watch::Receiver<Option<Wanted>>) 
             match write(&client, &next, &mut answered).await {
                 Ok(()) => break,
                 Err(kube::Error::Api(status)) if status.code == 404 => return,
-                // The pod was made anew under the same name.
                 Err(kube::Error::Api(status)) if status.code == 409 => {
-                    debug!(pod = %next.pod.full_name(), %status, "status not written");
-                    break;
+                    if is_another(&client, &next.pod).await {
+                        return;
+                    }
+                    // Too many wrote at once.
+                    debug!(pod = %next.pod.full_name(), %status, "status not written yet");
+                    answered = None;
+                    tokio::time::sleep(CONFLICT_PAUSE).await;
                 }
                 Err(error) => {
                     warn!(pod = %next.pod.full_name(), %error, "status not written yet");
@@ -68,6 +73,13 @@ async fn write_all(client: Client, mut wanted: watch::Receiver<Option<Wanted>>) 
             }
         }
     }
+}
+
+/// Whether the pod was made anew under the same name, and is none of this writer's business.
+async fn is_another(client: &Client, pod: &Pod) -> bool {
+    let api = Api::<Pod>::namespaced(client.clone(), pod.namespace());
+    let there = api.get_metadata_opt(pod.name()).await;
+    there.is_ok_and(|there| there.is_none_or(|there| there.metadata.uid.as_deref() != Some(pod.uid())))
 }
 
 fn version(pod: &Pod) -> u64 {
