@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result, root_cause};
 use crate::flags::Global;
 
 /// The administrator's kubeconfig of a server on this machine, when there is no other.
-const ADMIN_KUBECONFIG: &str = "/var/lib/podium/kubeconfig";
+const ADMIN_KUBECONFIG: &str = "/var/lib/podium/pki/admin.conf";
 
 /// A server and the namespace that commands mean when they name none.
 #[derive(Clone)]
@@ -52,9 +52,16 @@ pub fn kubeconfig(global: &Global) -> Result<Kubeconfig> {
             )))
         };
     }
-    let environment = Kubeconfig::from_env().map_err(|error| Failure::message(root_cause(&error)))?;
-    if let Some(config) = environment {
-        return Ok(config);
+    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+        // A file of the list that is not there is as if it were not named.
+        let there = std::env::split_paths(&list).filter(|path| path.exists());
+        return there
+            .map(|path| read(&path))
+            .try_fold(Kubeconfig::default(), |merged, next| {
+                merged
+                    .merge(next?)
+                    .map_err(|error| Failure::message(root_cause(&error)))
+            });
     }
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
     let admin = PathBuf::from(ADMIN_KUBECONFIG);
