@@ -1,6 +1,7 @@
 //! `podium server`: the rooms, wired together.
 
 mod node;
+mod parts;
 mod pod_network;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,12 +12,14 @@ use anyhow::{Context, Result, bail};
 use apiserver::pki::{Names, Pki, write_kubeconfig};
 use apiserver::{ApiServer, Identity};
 use client::Informers;
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 use tracing_subscriber::EnvFilter;
 
+use self::parts::Parts;
 use crate::check;
 use crate::flags::Settings;
 
@@ -87,14 +90,14 @@ async fn serve(settings: Settings) -> Result<()> {
         opened
     )?;
 
-    let mut parts = tokio::task::JoinSet::new();
-    let shutdown = ending.clone().cancelled_owned();
-    parts.spawn(api.clone().serve(listener, shutdown));
+    let mut parts = Parts::default();
+    let port = api.clone().serve(listener, ending.clone().cancelled_owned());
+    parts.start("the API server's port", async { Ok(port.await?) });
     if let Some(opened) = opened {
         let kubelet = client::in_process(api.in_process(Identity::node(&settings.node_name)));
-        node::start(opened, &settings, node_ip, kubelet, &pki, ending.clone()).await?;
+        node::start(opened, &settings, node_ip, kubelet, &pki, &ending, &mut parts)?;
     }
-    start_control_plane(&api, &settings, &ending);
+    start_control_plane(&api, &settings, &ending, &mut parts);
 
     let url = format!("https://{node_ip}:{}", settings.https_listen_port);
     for path in settings
@@ -107,37 +110,41 @@ async fn serve(settings: Settings) -> Result<()> {
     info!(url, node = settings.node_name, "serving");
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: ending; pods go on"),
-        _ = interrupt.recv() => info!("SIGINT: ending; pods go on"),
-        Some(part) = parts.join_next() => part?.context("the API server's port")?,
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+        failure = parts.failed() => Err(failure),
+    };
+    if let Ok(signal) = ended {
+        info!("{signal}: ending; pods go on");
     }
     ending.cancel();
     api.end_watches();
-    while let Some(part) = parts.join_next().await {
-        part??;
-    }
-    Ok(())
+    let others = parts.end().await;
+    ended.and(others)
 }
 
 /// The scheduler and the controllers, each under its own identity.
-fn start_control_plane(api: &ApiServer, settings: &Settings, ending: &CancellationToken) {
+fn start_control_plane(api: &ApiServer, settings: &Settings, ending: &CancellationToken, parts: &mut Parts) {
     let connect = |user: &str| client::in_process(api.in_process(Identity::component(user)));
     let informers = Informers::new(connect("system:kube-scheduler"));
-    tokio::spawn(scheduler::run(
+    let scheduler = scheduler::run(
         informers,
         scheduler::Config::default(),
         ending.clone().cancelled_owned(),
-    ));
-    let controllers = Informers::new(connect("system:kube-controller-manager"));
+    );
+    parts.start("the scheduler", scheduler.map(Ok));
+    let informers = Informers::new(connect("system:kube-controller-manager"));
     let config = controllers::Config {
         cluster_cidr: settings.cluster_cidr.clone(),
     };
-    tokio::spawn(ending.clone().run_until_cancelled_owned(async move {
-        if let Err(error) = controllers::run(&config, &controllers).await {
-            error!(%error, "the controllers ended");
+    let ending = ending.clone();
+    parts.start("the controllers", async move {
+        match ending.run_until_cancelled(controllers::run(&config, &informers)).await {
+            Some(ended) => Ok(ended?),
+            None => Ok(()),
         }
-    }));
+    });
 }
 
 fn names(settings: &Settings, node_ip: IpAddr) -> Names {

@@ -7,14 +7,17 @@ use anyhow::{Context, Result};
 use apiserver::pki::Pki;
 use client::Client;
 use cri::{ImageService, RuntimeService};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kubelet::Kubelet;
 use kubelet::server::{Allowed, Server, ServerConfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
+use super::parts::Parts;
 use super::pod_network::Joined;
 use crate::flags::Settings;
 use crate::node::SOCKET;
@@ -30,6 +33,8 @@ pub struct Opened {
     runtime: Arc<dyn RuntimeService>,
     images: Arc<dyn ImageService>,
     listener: TcpListener,
+    /// Serves the built-in runtime on its socket.
+    socket: Option<BoxFuture<'static, Result<()>>>,
 }
 
 /// Opens the runtime and the network, or connects to the runtime that the settings name.
@@ -46,6 +51,7 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
             runtime: remote.clone(),
             images: remote,
             listener,
+            socket: None,
         });
     }
     let run_dir = &settings.run_dir;
@@ -68,31 +74,29 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
     });
     let socket = run_dir.join(SOCKET);
     let served = cri::grpc::serve(&socket, runtime.clone(), runtime.clone(), ending.cancelled_owned())?;
-    tokio::spawn(async move {
-        if let Err(error) = served.await {
-            error!(%error, "the CRI socket");
-        }
-    });
     Ok(Opened {
         runtime: runtime.clone(),
         images: runtime,
         listener,
+        socket: Some(async { Ok(served.await?) }.boxed()),
     })
 }
 
-/// Starts the kubelet and its port; both end with `ending`, containers do not.
-pub async fn start(
+/// Starts the kubelet, its port and the CRI socket; all end with `ending`, containers do not.
+pub fn start(
     opened: Opened,
     settings: &Settings,
     node_ip: IpAddr,
     client: Client,
     pki: &Pki,
-    ending: CancellationToken,
+    ending: &CancellationToken,
+    parts: &mut Parts,
 ) -> Result<()> {
     let Opened {
         runtime,
         images,
         listener,
+        socket,
     } = opened;
     let config = kubelet::Config {
         node_name: settings.node_name.clone(),
@@ -106,8 +110,11 @@ pub async fn start(
     };
     let kubelet = Kubelet::new(config, client, runtime.clone(), images)?;
     let server = Server::new(server_config(pki)?, runtime, Arc::new(kubelet.pods()))?;
-    tokio::spawn(server.serve(listener, ending.clone()));
-    tokio::spawn(kubelet.run(ending.cancelled_owned()));
+    if let Some(socket) = socket {
+        parts.start("the CRI socket", socket);
+    }
+    parts.start("the kubelet's port", server.serve(listener, ending.clone()).map(Ok));
+    parts.start("the kubelet", kubelet.run(ending.clone().cancelled_owned()).map(Ok));
     Ok(())
 }
 
