@@ -236,7 +236,31 @@ fn a_deleted_namespace_takes_its_pods_along() {
             "--timeout=60s",
         ])
         .ok();
-    cluster.kubectl(&["delete", "namespace", "short", "--timeout=60s"]).ok();
+    // What has a finalizer holds the namespace until it has none, and is told.
+    cluster.create(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: held, namespace: short, finalizers: [example.com/hold]}}",
+    );
+    cluster.kubectl(&["delete", "namespace", "short", "--wait=false"]).ok();
+    let conditions = "jsonpath={range .status.conditions[?(@.status==\"True\")]}{.reason}: {.message}\n{end}";
+    eventually("only the ConfigMap is left", || {
+        let told = cluster.kubectl(&["get", "namespace", "short", "-o", conditions]).ok();
+        let expected = "SomeResourcesRemain: Some resources are remaining: configmaps. has 1 resource instances\n\
+             SomeFinalizersRemain: Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances\n";
+        (told == expected).then_some(())
+    });
+    let free = [
+        "patch",
+        "cm",
+        "held",
+        "-n",
+        "short",
+        "-p",
+        "{\"metadata\": {\"finalizers\": null}}",
+    ];
+    cluster.kubectl(&free).ok();
+    cluster
+        .kubectl(&["wait", "--for=delete", "namespace/short", "--timeout=60s"])
+        .ok();
     let gone = cluster.kubectl(&["get", "pods", "-n", "short", "-o", "name"]).ok();
     assert_eq!(gone, "");
     assert!(

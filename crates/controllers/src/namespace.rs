@@ -1,26 +1,35 @@
 //! Empties a namespace that is being deleted, then lets it go.
 //!
 //! Every namespaced kind of the catalogue that can be deleted as a collection is. What has finalizers, or a pod that
-//! is still ending, keeps the namespace; its going wakes the controller again. When nothing is left the finalizer
-//! `kubernetes` is taken off and the API server removes the namespace.
+//! is still ending, keeps the namespace: each kind of which something is left is watched from where its list ended,
+//! and the next of it to go wakes the controller. When nothing is left the finalizer `kubernetes` is taken off and the
+//! API server removes the namespace.
 
+use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use api::{Catalogue, Resource, Verb};
+use client::kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta, WatchEvent, WatchParams};
+use client::kube::core::{ApiResource, GroupVersionKind, ObjectMeta};
 use client::kube::{Client, Error};
 use client::{Change, Informers, WorkQueue};
-use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tracing::debug;
 
 use crate::controller;
 
 /// The finalizer that is ours.
 const FINALIZER: &str = "kubernetes";
 
-/// How long until a namespace is looked at again whose last objects are of a kind that is not watched here.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long until a namespace is looked at again when what is left in it could not be watched.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// One kind with objects left in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,26 +131,32 @@ pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
     ]
 }
 
-/// What a list of one kind says is left; none when it is empty.
-pub fn left(resource: &Resource, list: &Value) -> Option<Left> {
-    let items = list["items"].as_array().filter(|items| !items.is_empty())?;
+/// What is left of one kind; none when it is nothing.
+pub fn left(resource: &Resource, items: &[ObjectMeta]) -> Option<Left> {
     let mut finalizers: Vec<(String, usize)> = Vec::new();
-    for name in items
-        .iter()
-        .filter_map(|item| item["metadata"]["finalizers"].as_array())
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for name in items.iter().filter_map(|item| item.finalizers.as_ref()).flatten() {
         match finalizers.iter_mut().find(|(known, _)| known == name) {
             Some((_, count)) => *count += 1,
-            None => finalizers.push((name.to_owned(), 1)),
+            None => finalizers.push((name.clone(), 1)),
         }
     }
-    Some(Left {
+    (!items.is_empty()).then(|| Left {
         resource: format!("{}.{}", resource.plural, resource.group),
         count: items.len(),
         finalizers,
     })
+}
+
+/// Whether an event changes what a namespace waits for, of which these were listed.
+fn matters(event: &WatchEvent<PartialObjectMeta>, listed: &[ObjectMeta]) -> bool {
+    match event {
+        WatchEvent::Bookmark(_) => false,
+        WatchEvent::Modified(object) => listed
+            .iter()
+            .find(|item| item.uid == object.metadata.uid)
+            .is_none_or(|item| item.finalizers != object.metadata.finalizers),
+        WatchEvent::Added(_) | WatchEvent::Deleted(_) | WatchEvent::Error(_) => true,
+    }
 }
 
 /// The kinds whose objects go with their namespace; of two kinds stored as one, the first.
@@ -156,62 +171,99 @@ fn kinds() -> Vec<&'static Resource> {
     kinds
 }
 
-fn path(resource: &Resource, namespace: &str) -> String {
-    match resource.group {
-        "" => format!("/api/{}/namespaces/{namespace}/{}", resource.version, resource.plural),
-        group => format!(
-            "/apis/{group}/{}/namespaces/{namespace}/{}",
-            resource.version, resource.plural
-        ),
-    }
+/// The objects of a kind in a namespace.
+fn objects(client: &Client, resource: &Resource, namespace: &str) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk(resource.group, resource.version, resource.kind);
+    let kind = ApiResource::from_gvk_with_plural(&kind, resource.plural);
+    Api::namespaced_with(client.clone(), namespace, &kind)
 }
 
 /// Runs until it is dropped.
 pub async fn run(informers: &Informers) {
     let namespaces = informers.all::<Namespace>();
-    let pods = informers.all::<Pod>();
     namespaces.synced().await;
     let queue = WorkQueue::<String>::default();
-    let feed_namespaces = controller::feed(&namespaces, &queue, |change| match change {
+    let feed = controller::feed(&namespaces, &queue, |change| match change {
         Change::Applied { object, .. } if is_ending(object) => object.metadata.name.clone(),
         _ => None,
     });
-    // The last pod to go is what most namespaces wait for.
-    let feed_pods = controller::feed(&pods, &queue, |change| match change {
-        Change::Deleted(pod) => pod
-            .metadata
-            .namespace
-            .clone()
-            .filter(|name| namespaces.get(None, name).is_some_and(|found| is_ending(&found))),
-        Change::Applied { .. } => None,
-    });
+    // What each namespace waits for; taking an entry out ends its watches.
+    let waits = Mutex::new(HashMap::<String, JoinSet<()>>::new());
     let work = controller::work("namespace", &queue, async |name: String| {
         let Some(namespace) = namespaces.get(None, &name).filter(|namespace| is_ending(namespace)) else {
+            waits.lock().remove(&name);
             return Ok(());
         };
-        let left = empty(informers.client(), &name).await?;
-        if left.is_empty() {
+        let remaining = empty(informers.client(), &name).await?;
+        if remaining.is_empty() {
+            waits.lock().remove(&name);
             return finalize(informers.client(), &namespace).await;
         }
-        report(informers.client(), &namespace, &left).await?;
-        queue.add_after(name, LOOK_AGAIN);
-        Ok(())
+        let left: Vec<Left> = remaining.iter().map(|remaining| remaining.left.clone()).collect();
+        let mut watches = JoinSet::new();
+        for remaining in remaining {
+            let (queue, name) = (queue.clone(), name.clone());
+            watches.spawn(async move {
+                match remaining.changed().await {
+                    Ok(()) => queue.add(name),
+                    Err(error) => {
+                        debug!(namespace = name, %error, "what is left cannot be watched");
+                        queue.add_after(name, PAUSE);
+                    }
+                }
+            });
+        }
+        waits.lock().insert(name, watches);
+        report(informers.client(), &namespace, &left).await
     });
-    tokio::join!(feed_namespaces, feed_pods, work);
+    tokio::join!(feed, work);
+}
+
+/// What is left of one kind, and where its list ended.
+struct Remaining {
+    left: Left,
+    objects: Api<DynamicObject>,
+    listed: Vec<ObjectMeta>,
+    version: String,
+}
+
+impl Remaining {
+    async fn of(resource: &Resource, objects: &Api<DynamicObject>) -> Result<Option<Self>, Error> {
+        let list = objects.list_metadata(&ListParams::default()).await?;
+        let version = list.metadata.resource_version.unwrap_or_default();
+        let listed: Vec<_> = list.items.into_iter().map(|item| item.metadata).collect();
+        Ok(left(resource, &listed).map(|left| Self {
+            left,
+            objects: objects.clone(),
+            listed,
+            version,
+        }))
+    }
+
+    /// Waits until the namespace should be looked at again.
+    async fn changed(self) -> Result<(), Error> {
+        let events = self
+            .objects
+            .watch_metadata(&WatchParams::default(), &self.version)
+            .await?;
+        let mut events = pin!(events);
+        while let Some(event) = events.try_next().await? {
+            if matters(&event, &self.listed) {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Deletes what is there; gives what is still left after that.
-async fn empty(client: &Client, namespace: &str) -> Result<Vec<Left>, Error> {
+async fn empty(client: &Client, namespace: &str) -> Result<Vec<Remaining>, Error> {
     let mut remaining = Vec::new();
     for resource in kinds() {
-        let path = path(resource, namespace);
-        let list = async || {
-            let request = http::Request::get(&path).body(Vec::new()).map_err(Error::HttpError)?;
-            client.request::<Value>(request).await
-        };
-        if left(resource, &list().await?).is_some() {
-            controller::delete_collection(client, &path).await?;
-            remaining.extend(left(resource, &list().await?));
+        let objects = objects(client, resource, namespace);
+        if Remaining::of(resource, &objects).await?.is_some() {
+            controller::delete_collection(client, objects.resource_url()).await?;
+            remaining.extend(Remaining::of(resource, &objects).await?);
         }
     }
     Ok(remaining)
@@ -262,7 +314,14 @@ async fn finalize(client: &Client, namespace: &Namespace) -> Result<(), Error> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+
+    fn object(name: &str, finalizers: &[&str]) -> ObjectMeta {
+        let finalizers = (!finalizers.is_empty()).then_some(finalizers);
+        serde_json::from_value(json!({"name": name, "uid": name, "finalizers": finalizers})).unwrap()
+    }
 
     #[test]
     fn only_ending_namespaces_with_our_finalizer_are_ours() {
@@ -279,10 +338,9 @@ mod tests {
 
     #[test]
     fn what_is_left_is_told_in_upstreams_words() {
-        let pods = Catalogue::builtin().find("", "v1", "configmaps").unwrap();
-        assert_eq!(left(pods, &json!({"items": []})), None);
-        let list = json!({"items": [{"metadata": {"finalizers": ["a.b/c"]}}, {"metadata": {}}]});
-        let left = left(pods, &list).unwrap();
+        let maps = Catalogue::builtin().find("", "v1", "configmaps").unwrap();
+        assert_eq!(left(maps, &[]), None);
+        let left = left(maps, &[object("a", &["a.b/c"]), object("b", &[])]).unwrap();
         assert_eq!(
             left,
             Left {
@@ -310,6 +368,29 @@ mod tests {
                 "Some content in the namespace has finalizers remaining: a.b/c in 1 resource instances".into()
             )
         );
+    }
+
+    #[test]
+    fn only_what_changes_what_is_waited_for_wakes() {
+        let listed = [object("a", &["a.b/c"]), object("b", &[])];
+        let event = |type_: &str, name: &str, finalizers: &[&str]| {
+            let object = json!({"metadata": object(name, finalizers)});
+            serde_json::from_value::<WatchEvent<PartialObjectMeta>>(json!({"type": type_, "object": object})).unwrap()
+        };
+        for (type_, name, finalizers, expected) in [
+            ("DELETED", "b", &[][..], true),
+            ("MODIFIED", "b", &[], false),
+            ("MODIFIED", "a", &["a.b/c"], false),
+            ("MODIFIED", "a", &[], true),
+            ("MODIFIED", "a", &["a.b/c", "d"], true),
+            ("MODIFIED", "unknown", &[], true),
+            ("ADDED", "c", &[], true),
+        ] {
+            let event = event(type_, name, finalizers);
+            assert_eq!(matters(&event, &listed), expected, "{type_} {name} {finalizers:?}");
+        }
+        let bookmark = json!({"type": "BOOKMARK", "object": {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"resourceVersion": "9"}}});
+        assert!(!matters(&serde_json::from_value(bookmark).unwrap(), &listed));
     }
 
     #[test]
