@@ -1,7 +1,7 @@
 //! What the node makes of pods: restarts, init containers and sidecars, what keeps containers from starting, volumes, probes, hooks, and the
 //! ways in which a pod ends.
 
-use tests::{Cluster, Options, eventually};
+use tests::{Cluster, Options, Terminal, eventually};
 
 fn cluster() -> Cluster {
     Cluster::with(Options {
@@ -40,6 +40,15 @@ fn until_event(cluster: &Cluster, pod: &str, words: &str) {
 #[test]
 fn containers_restart_and_jobs_end() {
     let cluster = cluster();
+    // Every state there was, in order, however late one looks.
+    let mut watch = cluster.kubectl_command();
+    let c = ".status.containerStatuses[0]";
+    let last = format!("{c}.lastState.terminated");
+    let said = format!(
+        "jsonpath={{.metadata.name}} {{.status.phase}} {{{c}.state.waiting.message}} after {{{last}.exitCode}} {{{last}.reason}} {{{last}.message}};"
+    );
+    watch.args(["get", "pods", "--watch", "-o", &said]);
+    let mut watch = Terminal::start(watch, 24, 400);
     cluster.create(&pod(
         "fails",
         "  containers:\n  - name: c\n    image: localhost/busybox:1\n    command: [sh, -c, 'echo said; printf words > /dev/termination-log; exit 3']\n",
@@ -58,25 +67,14 @@ fn containers_restart_and_jobs_end() {
         "Completed Completed",
     );
 
-    until(
-        &cluster,
-        "fails",
-        "{.status.containerStatuses[0].state.waiting.reason}",
-        "CrashLoopBackOff",
-    );
-    let last = "{.status.containerStatuses[0].lastState.terminated";
-    assert_eq!(
-        cluster.field("fails", &format!("{last}.exitCode}} {last}.reason}} {last}.message}}")),
-        "3 Error words"
-    );
-    assert_eq!(cluster.field("fails", "{.status.phase}"), "Running");
-    let message = cluster.field("fails", "{.status.containerStatuses[0].state.waiting.message}");
-    assert!(message.starts_with("back-off "), "{message}");
-    assert!(
-        message.contains("s restarting failed container=c pod=fails_default("),
-        "{message}"
-    );
-    until(&cluster, "fails", "{.status.containerStatuses[0].restartCount}", "2");
+    let full_name = format!("fails_default({})", cluster.field("fails", "{.metadata.uid}"));
+    let back_off = |delay: &str| {
+        format!("fails Running back-off {delay} restarting failed container=c pod={full_name} after 3 Error words;")
+    };
+    let before = watch.expect(&back_off("10s"));
+    assert!(!before.contains("back-off "), "the first restart is at once: {before}");
+    let between = watch.expect(&back_off("20s")).replace(&back_off("10s"), "");
+    assert_eq!(between.matches("back-off ").count(), 1, "{between}");
     until_event(
         &cluster,
         "fails",
