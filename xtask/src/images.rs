@@ -1,8 +1,11 @@
-//! Composes images from Debian packages: no registry is needed. Each becomes an OCI archive in `target/images`, made
-//! anew only when the packages it is made of have changed.
+//! Composes images from Debian packages and the workspace's own programs: no registry is needed. Each becomes an OCI archive in
+//! `target/images`, made anew only when what it is made of has changed.
+//!
+//! An image has two layers: its packages, which images of the same packages share, and what is laid over them.
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::system::{self, command, output, run};
 
 /// One image: the packages it is made of, what is laid over them, and its configuration.
+#[derive(Debug)]
 struct Recipe {
     /// The file's name, without `.tar`.
     name: &'static str,
@@ -20,9 +24,12 @@ struct Recipe {
     reference: &'static str,
     packages: &'static [&'static str],
     files: &'static [(&'static str, &'static str)],
-    links: &'static [(&'static str, &'static str)],
+    /// The workspace's own programs, by their path in the image.
+    programs: &'static [(&'static str, &'static str)],
     command: &'static [&'static str],
-    /// Applets that busybox is linked under.
+    /// Variables beside PATH.
+    env: &'static [&'static str],
+    /// Whether busybox is linked under the names of its applets, where no other program has them.
     busybox: bool,
 }
 
@@ -62,8 +69,9 @@ const RECIPES: &[Recipe] = &[
             ("etc/nginx/nginx.conf", NGINX_CONF),
             ("usr/share/nginx/html/index.html", NGINX_PAGE),
         ],
-        links: &[],
+        programs: &[],
         command: &["nginx", "-g", "daemon off;"],
+        env: &[],
         busybox: false,
     },
     Recipe {
@@ -71,11 +79,38 @@ const RECIPES: &[Recipe] = &[
         reference: "localhost/busybox:1",
         packages: &["busybox-static"],
         files: &[PASSWD, GROUP],
-        links: &[],
+        programs: &[],
         command: &["sh"],
+        env: &[],
         busybox: true,
     },
+    Recipe {
+        name: "web",
+        reference: "localhost/web:1",
+        env: &["WEB_VERSION=1"],
+        ..WEB
+    },
+    Recipe {
+        name: "web-2",
+        reference: "localhost/web:2",
+        env: &["WEB_VERSION=2"],
+        ..WEB
+    },
 ];
+
+/// The tests' own web program (`tests/web`) among the tools that one looks around with.
+const WEB: Recipe = Recipe {
+    name: "",
+    reference: "",
+    packages: &["bash", "coreutils", "procps", "busybox-static", "libc6"],
+    files: &[PASSWD, GROUP, ("srv/web/login.html", LOGIN_PAGE)],
+    programs: &[("usr/local/bin/web", "web")],
+    command: &["web"],
+    env: &[],
+    busybox: true,
+};
+
+const LOGIN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Log in</title></head><body><h1>Log in</h1><p>Version {version} on {hostname}</p></body></html>\n";
 
 /// Composes every image; gives the archives' paths.
 pub fn all() -> Result<Vec<PathBuf>> {
@@ -91,15 +126,40 @@ fn compose(recipe: &Recipe) -> Result<PathBuf> {
     fs::create_dir_all(&dir)?;
     let archive = dir.join(format!("{}.tar", recipe.name));
     let packages = closure(recipe.packages)?;
-    // What the image is made of names it: same packages, same recipe, same image.
-    let made_of = format!("{packages:?}{:?}{:?}{:?}", recipe.files, recipe.links, recipe.command);
+    let programs = recipe
+        .programs
+        .iter()
+        .map(|(path, name)| Ok((*path, build(name)?)))
+        .collect::<Result<Vec<_>>>()?;
+    // What the image is made of names it: same packages, same programs, same recipe, same image.
+    let digests: Vec<String> = programs.iter().map(|(_, program)| digest(program)).collect();
+    let made_of = format!("{recipe:?}{packages:?}{digests:?}");
     let stamp = dir.join(format!("{}.made-of", recipe.name));
     if archive.exists() && fs::read_to_string(&stamp).is_ok_and(|old| old == made_of) {
         return Ok(archive);
     }
     let work = dir.join(format!("{}.work", recipe.name));
     let _ = fs::remove_dir_all(&work);
-    let root = work.join("root");
+    let layers = [
+        base(recipe, &packages, &work).and_then(|root| layer(&work, &root))?,
+        own(recipe, &programs, &work).and_then(|root| layer(&work, &root))?,
+    ];
+    write_oci_archive(recipe, &layers, &archive)?;
+    fs::remove_dir_all(&work)?;
+    fs::write(stamp, made_of)?;
+    Ok(archive)
+}
+
+/// One of the workspace's own programs, as bytes. It runs in an image with this machine's C library.
+fn build(name: &str) -> Result<Vec<u8>> {
+    run(command("cargo").args(["build", "--quiet", "--locked", "--package", name]))?;
+    let path = system::target().join("debug").join(name);
+    fs::read(&path).with_context(|| path.display().to_string())
+}
+
+/// The directory of what an image's packages bring.
+fn base(recipe: &Recipe, packages: &[String], work: &Path) -> Result<PathBuf> {
+    let root = work.join("base");
     for directory in [
         "usr/bin",
         "usr/sbin",
@@ -112,33 +172,38 @@ fn compose(recipe: &Recipe) -> Result<PathBuf> {
         "proc",
         "sys",
         "dev",
-        "var/log",
+        "var/log/nginx",
+        "var/lib/nginx",
     ] {
         fs::create_dir_all(root.join(directory))?;
     }
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     for merged in ["bin", "sbin", "lib", "lib64"] {
         std::os::unix::fs::symlink(format!("usr/{merged}"), root.join(merged))?;
     }
-    unpack(&packages, &work, &root)?;
-    for (path, text) in recipe.files {
+    unpack(packages, work, &root)?;
+    if recipe.busybox {
+        link_applets(&root)?;
+    }
+    Ok(root)
+}
+
+/// The directory of what is laid over them.
+fn own(recipe: &Recipe, programs: &[(&str, Vec<u8>)], work: &Path) -> Result<PathBuf> {
+    let root = work.join("own");
+    let files = recipe.files.iter().map(|(path, text)| (*path, text.as_bytes(), 0o644));
+    let programs = programs
+        .iter()
+        .map(|(path, program)| (*path, program.as_slice(), 0o755));
+    for (path, bytes, mode) in files.chain(programs) {
         let path = root.join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(path, text)?;
+        fs::write(&path, bytes)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
-    for (path, to) in recipe.links {
-        std::os::unix::fs::symlink(to, root.join(path))?;
-    }
-    if recipe.busybox {
-        link_applets(&root)?;
-    }
-    fs::create_dir_all(root.join("var/log/nginx"))?;
-    fs::create_dir_all(root.join("var/lib/nginx"))?;
-    write_oci_archive(recipe, &root, &archive)?;
-    fs::remove_dir_all(&work)?;
-    fs::write(stamp, made_of)?;
-    Ok(archive)
+    Ok(root)
 }
 
 /// The packages and the libraries they need, each as `name=version`.
@@ -150,7 +215,6 @@ fn closure(seeds: &[&str]) -> Result<Vec<String>> {
         let depends = output(command("apt-cache").args([
             "depends",
             "--important",
-            "--no-pre-depends",
             "--no-conflicts",
             "--no-breaks",
             "--no-replaces",
@@ -158,7 +222,11 @@ fn closure(seeds: &[&str]) -> Result<Vec<String>> {
             &name,
         ]))?;
         for line in depends.lines() {
-            let Some(on) = line.trim().strip_prefix("Depends: ") else {
+            let line = line.trim();
+            let Some(on) = line
+                .strip_prefix("Depends: ")
+                .or_else(|| line.strip_prefix("PreDepends: "))
+            else {
                 continue;
             };
             // Only what is linked: no scripts' interpreters, no configuration tools, no other programs.
@@ -208,27 +276,48 @@ fn link_applets(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a one-layer image as an OCI image layout in a tar file. Times and owners are fixed, so that the same
-/// packages always make the same digests.
-fn write_oci_archive(recipe: &Recipe, root: &Path, archive: &Path) -> Result<()> {
-    let mut layer = tar::Builder::new(Vec::new());
-    layer.follow_symlinks(false);
-    layer.mode(tar::HeaderMode::Deterministic);
-    layer.append_dir_all(".", root)?;
-    let layer = layer.into_inner()?;
-    let diff_id = digest(&layer);
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    gzip.write_all(&layer)?;
-    let layer = gzip.finish()?;
+struct Layer {
+    gzip: Vec<u8>,
+    /// The digest of what is compressed in it.
+    diff_id: String,
+}
 
+/// A directory as a layer. Order, times and owners are fixed, so that the same files always make the same digests.
+fn layer(work: &Path, root: &Path) -> Result<Layer> {
+    let file = work.join("layer.tar");
+    let mut tar = command("tar");
+    tar.args([
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "-cf",
+    ]);
+    run(tar.arg(&file).arg("-C").arg(root).arg("."))?;
+    let tar = fs::read(&file)?;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&tar)?;
+    Ok(Layer {
+        gzip: gzip.finish()?,
+        diff_id: digest(&tar),
+    })
+}
+
+/// Writes an image as an OCI image layout in a tar file.
+fn write_oci_archive(recipe: &Recipe, layers: &[Layer], archive: &Path) -> Result<()> {
+    let env = [
+        ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"].as_slice(),
+        recipe.env,
+    ]
+    .concat();
+    let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+    let created_by = format!("cargo xtask images: {}", recipe.packages.join(" "));
     let config = to_bytes(&json!({
         "architecture": architecture(), "os": "linux",
-        "config": {
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-            "Cmd": recipe.command,
-        },
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created_by": format!("cargo xtask images: {}", recipe.packages.join(" "))}],
+        "config": {"Env": env, "Cmd": recipe.command},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": layers.iter().map(|_| json!({"created_by": created_by})).collect::<Vec<_>>(),
     }))?;
     let descriptor =
         |media_type: &str, blob: &[u8]| json!({"mediaType": media_type, "digest": digest(blob), "size": blob.len()});
@@ -236,7 +325,10 @@ fn write_oci_archive(recipe: &Recipe, root: &Path, archive: &Path) -> Result<()>
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
+        "layers": layers
+            .iter()
+            .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer.gzip))
+            .collect::<Vec<_>>(),
     }))?;
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
     entry["annotations"] =
@@ -255,7 +347,10 @@ fn write_oci_archive(recipe: &Recipe, root: &Path, archive: &Path) -> Result<()>
     };
     add("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     add("index.json".into(), &index)?;
-    for blob in [&manifest, &config, &layer] {
+    let blobs = [&manifest, &config]
+        .into_iter()
+        .chain(layers.iter().map(|layer| &layer.gzip));
+    for blob in blobs {
         add(
             format!("blobs/sha256/{}", digest(blob).trim_start_matches("sha256:")),
             blob,
