@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::Binding;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, Patch, Status};
@@ -110,6 +111,7 @@ pub(crate) fn definitions() -> Map<String, Value> {
     generator.subschema_for::<Eviction>();
     generator.subschema_for::<ListMeta>();
     generator.subschema_for::<Patch>();
+    generator.subschema_for::<Scale>();
     generator.subschema_for::<Status>();
     generator.subschema_for::<TokenRequest>();
     generator.take_definitions(true)

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use schemars::SchemaGenerator;
 use serde_json::Value;
@@ -95,6 +96,17 @@ pub trait TypedStrategy: Send + Sync + 'static {
         let _ = object;
     }
 
+    /// The object as its `scale` subresource shows it, for a kind that has one.
+    fn scale(&self, object: &Self::Object) -> Option<Scale> {
+        let _ = object;
+        None
+    }
+
+    /// Wishes for another number of replicas.
+    fn set_replicas(&self, object: &mut Self::Object, replicas: i32) {
+        let _ = (object, replicas);
+    }
+
     /// The columns of its table, those of `-o wide` with priority 1.
     fn columns(&self) -> &'static [Column] {
         crate::table::NAME_AND_CREATED
@@ -175,6 +187,8 @@ pub trait Strategy: Send + Sync {
     fn graceful_deletion(&self, object: &dyn Object, options: &DeleteOptions) -> Grace;
     fn is_held(&self, object: &dyn Object) -> bool;
     fn mark_deleted(&self, object: &mut dyn Object);
+    fn scale(&self, object: &dyn Object) -> Option<Scale>;
+    fn set_replicas(&self, object: &mut dyn Object, replicas: i32);
     fn columns(&self) -> &'static [Column];
     fn row(&self, object: &dyn Object, now: Timestamp) -> Vec<Value>;
     fn fields(&self) -> &'static [&'static str];
@@ -290,6 +304,14 @@ impl<S: TypedStrategy> Strategy for Typed<S> {
 
     fn mark_deleted(&self, object: &mut dyn Object) {
         self.strategy.mark_deleted(typed_mut(object));
+    }
+
+    fn scale(&self, object: &dyn Object) -> Option<Scale> {
+        self.strategy.scale(typed(object))
+    }
+
+    fn set_replicas(&self, object: &mut dyn Object, replicas: i32) {
+        self.strategy.set_replicas(typed_mut(object), replicas);
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -1,5 +1,6 @@
 //! The catalogue's entries: one module a kind, its [`Resource`] and its strategy.
 
+pub mod apps;
 pub mod config_map;
 pub mod endpoint_slice;
 pub mod endpoints;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<&'static Resource> {
         &service::RESOURCE,
         &service_account::RESOURCE,
     ];
+    all.extend(apps::RESOURCES);
     all.extend(review::RESOURCES);
     all.sort_by_key(|resource| (resource.group, resource.version, resource.plural));
     all

@@ -323,6 +323,7 @@ impl Writer<'_> {
             kind if kind == self.resource.kind => self.resource.schema,
             "Binding" => "io.k8s.api.core.v1.Binding",
             "Eviction" => "io.k8s.api.policy.v1.Eviction",
+            "Scale" => crate::kinds::apps::scale::SCHEMA,
             "TokenRequest" => "io.k8s.api.authentication.v1.TokenRequest",
             _ => return self.connection(kind),
         };

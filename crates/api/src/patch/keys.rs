@@ -70,6 +70,8 @@ static TABLE: &[ListMerge] = &[
     merge(EPHEMERAL, "ports", "containerPort"),
     merge(EPHEMERAL, "volumeDevices", "devicePath"),
     merge(EPHEMERAL, "volumeMounts", "mountPath"),
+    merge("io.k8s.api.apps.v1.DeploymentStatus", "conditions", "type"),
+    merge("io.k8s.api.apps.v1.ReplicaSetStatus", "conditions", "type"),
     merge("io.k8s.api.core.v1.NamespaceStatus", "conditions", "type"),
     merge("io.k8s.api.core.v1.NodeSpec", "podCIDRs", ""),
     merge("io.k8s.api.core.v1.NodeStatus", "addresses", "type"),

@@ -222,6 +222,7 @@ impl LabelSelector {
             let values = expression.values.iter().flatten().cloned().collect();
             requirements.push(Requirement::new(&expression.key, operator, values)?);
         }
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(LabelSelector {
             requirements,
             nothing: false,

@@ -1,6 +1,6 @@
 //! `patch`: JSON patch, merge patch and strategic merge patch.
 
-use api::{Decoded, FieldValidation, Format, Object, Status, decode, patch, status};
+use api::{Decoded, FieldValidation, Format, Object, Status, decode, patch, patch::MergeSchema, status};
 use serde_json::Value;
 
 use crate::{
@@ -23,35 +23,58 @@ enum Patch {
     Strategic(Value),
 }
 
+/// What a request to patch says.
+pub(crate) struct Request {
+    patch: Patch,
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+impl Request {
+    /// Reads the patch in a request's body.
+    pub async fn read(call: &Call<'_>, body: Body) -> Result<Self, Status> {
+        let media = media_type(&call.parts.headers);
+        if !KINDS.contains(&media) {
+            return Err(status::unsupported_media_type(KINDS));
+        }
+        let dry_run = call.query.dry_run("PatchOptions")?;
+        let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+        let body = read(body).await?;
+        // Upstream takes patches in YAML too.
+        let value = decode::raw(&body, Format::Yaml).map_err(status::bad_request)?;
+        let patch = match media {
+            "application/json-patch+json" => Patch::Json(value),
+            "application/merge-patch+json" => Patch::Merge(value),
+            _ => Patch::Strategic(value),
+        };
+        Ok(Self {
+            patch,
+            dry_run,
+            validation,
+        })
+    }
+
+    /// What the patch makes of a value.
+    pub fn apply(&self, current: Value, schema: &MergeSchema) -> Result<Value, Status> {
+        match &self.patch {
+            Patch::Json(patch) => patch::json_patch(current, patch),
+            Patch::Merge(patch) => patch::merge_patch(current, patch),
+            Patch::Strategic(patch) => patch::strategic_merge(current, patch, schema),
+        }
+    }
+}
+
 /// Patches the object that a call names, or the part of it that the subresource is.
 pub(crate) async fn patch(call: &Call<'_>, body: Body) -> Outcome {
     call.name()?;
-    let media = media_type(&call.parts.headers);
-    if !KINDS.contains(&media) {
-        return Err(status::unsupported_media_type(KINDS));
-    }
-    let dry_run = call.query.dry_run("PatchOptions")?;
-    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
-    let body = read(body).await?;
-    // Upstream takes patches in YAML too.
-    let value = decode::raw(&body, Format::Yaml).map_err(status::bad_request)?;
-    let patch = match media {
-        "application/json-patch+json" => Patch::Json(value),
-        "application/merge-patch+json" => Patch::Merge(value),
-        _ => Patch::Strategic(value),
-    };
-    modify(call, dry_run, |old| patched(call, &patch, old, validation)).await
+    let request = Request::read(call, body).await?;
+    modify(call, request.dry_run, |old| patched(call, &request, old)).await
 }
 
-fn patched(call: &Call<'_>, patch: &Patch, old: &dyn Object, validation: FieldValidation) -> Result<Changed, Status> {
+fn patched(call: &Call<'_>, request: &Request, old: &dyn Object) -> Result<Changed, Status> {
     let strategy = call.resource.strategy;
-    let current = strategy.wire_value(old)?;
-    let value = match patch {
-        Patch::Json(patch) => patch::json_patch(current, patch)?,
-        Patch::Merge(patch) => patch::merge_patch(current, patch)?,
-        Patch::Strategic(patch) => patch::strategic_merge(current, patch, strategy.merge_schema())?,
-    };
-    let Decoded { mut object, warnings } = strategy.decode_value(value, validation)?;
+    let value = request.apply(strategy.wire_value(old)?, strategy.merge_schema())?;
+    let Decoded { mut object, warnings } = strategy.decode_value(value, request.validation)?;
     match_path(call, &mut *object)?;
     Ok(Changed { object, warnings })
 }

@@ -4,6 +4,7 @@ mod binding;
 mod eviction;
 mod nodes;
 mod pod_proxy;
+mod scale;
 pub(crate) mod token;
 
 use api::{Subresource, Verb, status};
@@ -47,6 +48,9 @@ pub(crate) async fn dispatch(call: &Call<'_>, body: Body) -> Outcome {
         ("services", "proxy", _) => pod_proxy::service_proxy(call, body).await,
         ("nodes", "proxy", _) => nodes::proxy(call, body).await,
         ("serviceaccounts", "token", Verb::Create) => token::create(call, body).await,
+        (_, "scale", Verb::Get) => scale::get(call).await,
+        (_, "scale", Verb::Update) => scale::update(call, body).await,
+        (_, "scale", Verb::Patch) => scale::patch(call, body).await,
         // The others show the object itself, and say in their kind's rules what of it they may change.
         (_, _, Verb::Get) => get::get(call).await,
         (_, _, Verb::Update) => update::update(call, body).await,

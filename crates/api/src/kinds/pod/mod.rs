@@ -3,6 +3,7 @@
 mod defaults;
 mod prepare;
 mod table;
+pub(crate) mod template;
 mod validate;
 mod volume_defaults;
 mod warnings;

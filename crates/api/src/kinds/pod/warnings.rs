@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{Container, NodeSelectorTerm, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::field::{Path, quote};
 use crate::pod;
@@ -61,15 +62,20 @@ fn deprecated_label(key: &str) -> Option<&'static str> {
 /// The warnings about a pod.
 pub(super) fn of(pod: &Pod) -> Vec<String> {
     let Some(spec) = &pod.spec else { return Vec::new() };
+    of_parts(&pod.metadata, spec, &Path::new("metadata"), &Path::new("spec"))
+}
+
+/// The warnings about the two parts of a pod or of a template of pods, and where the parts stand.
+pub(super) fn of_parts(meta: &ObjectMeta, spec: &PodSpec, meta_path: &Path<'_>, path: &Path<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
-    let path = Path::new("spec");
-    node_labels(spec, &path, &mut warnings);
-    let annotations = pod.metadata.annotations.as_ref();
+    node_labels(spec, path, &mut warnings);
+    let annotations_path = meta_path.child("annotations");
+    let annotations = meta.annotations.as_ref();
     let annotated = |key: &str| annotations.is_some_and(|annotations| annotations.contains_key(key));
     for (key, message) in DEPRECATED_ANNOTATIONS.iter().filter(|(key, _)| annotated(key)) {
-        warnings.push(format!("metadata.annotations[{key}]: {message}"));
+        warnings.push(format!("{}: {message}", annotations_path.key(key)));
     }
-    volumes(spec, &path, &mut warnings);
+    volumes(spec, path, &mut warnings);
     for (field, values) in [
         (
             "ip",
@@ -95,7 +101,10 @@ pub(super) fn of(pod: &Pod) -> Vec<String> {
         };
         for (i, value) in values.iter().enumerate() {
             if values[..i].contains(value) {
-                warnings.push(format!("spec.{list}[{i}].{field}: duplicate {field} {}", quote(value)));
+                warnings.push(format!(
+                    "{path}.{list}[{i}].{field}: duplicate {field} {}",
+                    quote(value)
+                ));
             }
         }
         for (i, _) in values
@@ -103,7 +112,7 @@ pub(super) fn of(pod: &Pod) -> Vec<String> {
             .enumerate()
             .filter(|(_, value)| value.is_empty() && field == "name")
         {
-            warnings.push(format!("spec.{list}[{i}].name: invalid empty name \"\""));
+            warnings.push(format!("{path}.{list}[{i}].name: invalid empty name \"\""));
         }
     }
     fractions(spec.overhead.as_ref(), &path.child("overhead"), &mut warnings);
@@ -112,7 +121,7 @@ pub(super) fn of(pod: &Pod) -> Vec<String> {
         .as_ref()
         .is_some_and(|context| context.seccomp_profile.is_some());
     if !pod_profile && annotated(SECCOMP_POD) {
-        warnings.push(format!("metadata.annotations[{SECCOMP_POD}]: {SECCOMP}"));
+        warnings.push(format!("{}: {SECCOMP}", annotations_path.key(SECCOMP_POD)));
     }
     for (kind, i, container) in pod::containers(spec) {
         let list = path.child(kind.field());
@@ -122,16 +131,15 @@ pub(super) fn of(pod: &Pod) -> Vec<String> {
             .as_ref()
             .is_some_and(|context| context.seccomp_profile.is_some());
         if !own && annotated(&key) {
-            warnings.push(format!("metadata.annotations[{key}]: {SECCOMP}"));
+            warnings.push(format!("{}: {SECCOMP}", annotations_path.key(&key)));
         }
         in_container(&container, &list.index(i), &mut warnings);
     }
-    ports(spec, &path, &mut warnings);
+    ports(spec, path, &mut warnings);
     if spec.termination_grace_period_seconds.is_some_and(|seconds| seconds < 0) {
-        warnings.push(
-            "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
-                .to_owned(),
-        );
+        warnings.push(format!(
+            "{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
     }
     warnings
 }
@@ -147,7 +155,7 @@ fn node_labels(spec: &PodSpec, path: &Path<'_>, warnings: &mut Vec<String>) {
         .as_ref()
         .and_then(|affinity| affinity.node_affinity.as_ref())
     {
-        let base = "spec.affinity.nodeAffinity";
+        let base = format!("{path}.affinity.nodeAffinity");
         let required = affinity.required_during_scheduling_ignored_during_execution.iter();
         for (i, term) in required.flat_map(|selector| &selector.node_selector_terms).enumerate() {
             let at = format!("{base}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[{i}]");

@@ -19,14 +19,15 @@ mod volumes;
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Serialize;
 
 pub(crate) use self::scheduling::taint_effect;
 pub(crate) use self::status::update_status;
 pub(crate) use self::update::{ephemeral_containers, resize, semantic, update};
 use crate::field::{FieldError, Path};
-use crate::meta::names;
+use crate::meta::{names, validate_annotations, validate_labels};
 
 /// Where checks leave what they found.
 type Errors = Vec<FieldError>;
@@ -62,6 +63,32 @@ fn metadata_and_spec(pod: &Pod) -> Errors {
     spec::pod_spec(spec, &pod.metadata, &path, &mut errors);
     spec::only_for_pods(spec, &path, &mut errors);
     errors
+}
+
+/// Checks a template of pods.
+pub(crate) fn template(template: &PodTemplateSpec, path: &Path<'_>, errors: &mut Errors) {
+    let none = Default::default();
+    let meta = template.metadata.as_ref().unwrap_or(&none);
+    validate_labels(meta.labels.as_ref(), &path.child("labels"), errors);
+    validate_annotations(meta.annotations.as_ref(), &path.child("annotations"), errors);
+    let spec_path = path.child("spec");
+    let Some(spec) = &template.spec else {
+        errors.push(FieldError::required(&spec_path.child("containers"), ""));
+        return;
+    };
+    spec::annotations(meta, spec, path, errors);
+    spec::pod_spec(spec, meta, &spec_path, errors);
+    if spec.ephemeral_containers.iter().flatten().next().is_some() {
+        errors.push(FieldError::forbidden(
+            &spec_path.child("ephemeralContainers"),
+            "ephemeral containers not allowed in pod template",
+        ));
+    }
+}
+
+/// Checks a selector by labels.
+pub(crate) fn label_selector(selector: &LabelSelector, path: &Path<'_>, errors: &mut Errors) {
+    selectors::label_selector(selector, path, errors);
 }
 
 /// Adds one error for each message about a value.
