@@ -61,6 +61,21 @@ pub fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Api(status) if status.code == 404)
 }
 
+/// Whether nothing can be made any more, as the namespace is going.
+pub fn namespace_is_ending(error: &Error) -> bool {
+    let Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// What the server said, for users.
+pub fn message(error: &Error) -> String {
+    match error {
+        Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Success when the object is gone already.
 pub fn ignore_gone<T>(result: Result<T, Error>) -> Result<(), Error> {
     match result {

@@ -5,10 +5,13 @@
 //! again with back-off when carrying out fails. Nothing here polls; what depends on time is put on the queue for then.
 
 mod controller;
+mod deployment;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod owner;
 mod pod_gc;
+mod replica_set;
 mod service_account;
 
 use client::Informers;
@@ -34,6 +37,8 @@ pub async fn run(config: &Config, informers: &Informers) -> Result<(), CidrError
         pod_gc::run(informers),
         service_account::run(informers),
         namespace::run(informers),
+        deployment::run(informers),
+        replica_set::run(informers),
     );
     Ok(())
 }
