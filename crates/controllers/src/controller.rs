@@ -3,6 +3,9 @@
 use std::fmt::Display;
 use std::hash::Hash;
 
+use api::Resource;
+use client::kube::api::{Api, DynamicObject};
+use client::kube::core::{ApiResource, GroupVersionKind};
 use client::kube::{Client, Error};
 use client::{Change, Informer, WorkQueue};
 use tracing::{debug, warn};
@@ -48,6 +51,21 @@ where
                 claim.retry();
             }
         }
+    }
+}
+
+/// The kind, as clients of objects of any kind name it.
+pub fn api_resource(resource: &Resource) -> ApiResource {
+    let kind = GroupVersionKind::gvk(resource.group, resource.version, resource.kind);
+    ApiResource::from_gvk_with_plural(&kind, resource.plural)
+}
+
+/// The objects of a kind in a namespace, or of one that has none.
+pub fn objects(client: &Client, resource: &Resource, namespace: Option<&str>) -> Api<DynamicObject> {
+    let kind = api_resource(resource);
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
+        None => Api::all_with(client.clone(), &kind),
     }
 }
 

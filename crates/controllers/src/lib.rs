@@ -6,6 +6,7 @@
 
 mod controller;
 mod deployment;
+mod garbage;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -37,6 +38,7 @@ pub async fn run(config: &Config, informers: &Informers) -> Result<(), CidrError
         pod_gc::run(informers),
         service_account::run(informers),
         namespace::run(informers),
+        garbage::run(informers),
         deployment::run(informers),
         replica_set::run(informers),
     );

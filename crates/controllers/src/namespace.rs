@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use api::{Catalogue, Resource, Verb};
 use client::kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta, WatchEvent, WatchParams};
-use client::kube::core::{ApiResource, GroupVersionKind, ObjectMeta};
+use client::kube::core::ObjectMeta;
 use client::kube::{Client, Error};
 use client::{Change, Informers, WorkQueue};
 use futures::TryStreamExt;
@@ -171,13 +171,6 @@ fn kinds() -> Vec<&'static Resource> {
     kinds
 }
 
-/// The objects of a kind in a namespace.
-fn objects(client: &Client, resource: &Resource, namespace: &str) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk(resource.group, resource.version, resource.kind);
-    let kind = ApiResource::from_gvk_with_plural(&kind, resource.plural);
-    Api::namespaced_with(client.clone(), namespace, &kind)
-}
-
 /// Runs until it is dropped.
 pub async fn run(informers: &Informers) {
     let namespaces = informers.all::<Namespace>();
@@ -260,7 +253,7 @@ impl Remaining {
 async fn empty(client: &Client, namespace: &str) -> Result<Vec<Remaining>, Error> {
     let mut remaining = Vec::new();
     for resource in kinds() {
-        let objects = objects(client, resource, namespace);
+        let objects = controller::objects(client, resource, Some(namespace));
         if Remaining::of(resource, &objects).await?.is_some() {
             controller::delete_collection(client, objects.resource_url()).await?;
             remaining.extend(Remaining::of(resource, &objects).await?);
