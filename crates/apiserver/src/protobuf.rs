@@ -1,8 +1,10 @@
 //! Request bodies in Kubernetes' protobuf, as kubectl's typed commands (`create configmap`, `auth can-i`, …) send
 //! them: turned into JSON, from where they go the way of every other body.
 //!
-//! Described here are the kinds that those commands send. Answers are JSON, which all clients that send protobuf
+//! Described here and in [`pods`] are the kinds that those commands send. Answers are JSON, which all clients that send protobuf
 //! take as well.
+
+mod pods;
 
 use std::collections::BTreeMap;
 
@@ -26,10 +28,14 @@ enum Type {
     TextMap,
     BytesMap,
     TextListMap,
+    QuantityMap,
     Time,
     /// A number or a name.
     IntOrString,
+    Quantity,
     Message(&'static [Field]),
+    /// A message whose fields stand among those of the message that has it.
+    Inline(&'static [Field]),
 }
 
 /// A field: its number, its name in JSON, its type, and whether there may be several.
@@ -43,7 +49,9 @@ const fn many(number: u32, name: &'static str, kind: Type) -> Field {
     (number, name, kind, true)
 }
 
-use Type::{BytesMap, Flag, IntOrString, Message, Number, Text, TextListMap, TextMap, Time};
+use Type::{
+    BytesMap, Flag, Inline, IntOrString, Message, Number, Quantity, QuantityMap, Text, TextListMap, TextMap, Time,
+};
 
 const OWNER: &[Field] = &[
     one(1, "kind", Text),
@@ -242,6 +250,10 @@ fn fields_of(api_version: &str, kind: &str) -> Option<&'static [Field]> {
         ("v1", "Secret") => SECRET,
         ("v1", "Namespace") => NAMESPACE,
         ("v1", "ServiceAccount") => SERVICE_ACCOUNT,
+        ("v1", "Pod") => pods::POD,
+        ("apps/v1", "Deployment") => pods::DEPLOYMENT,
+        ("apps/v1", "ReplicaSet") => pods::REPLICA_SET,
+        ("autoscaling/v1", "Scale") => pods::SCALE,
         ("v1", "Service") => SERVICE,
         ("scheduling.k8s.io/v1", "PriorityClass") => PRIORITY_CLASS,
         ("policy/v1", "Eviction") => EVICTION,
@@ -354,10 +366,15 @@ fn message(bytes: &[u8], fields: &[Field]) -> Result<Value, Error> {
             continue;
         };
         match kind {
-            TextMap | BytesMap | TextListMap => {
+            TextMap | BytesMap | TextListMap | QuantityMap => {
                 let (key, value) = entry(bytes_of(&wire, name)?, *kind)?;
                 let map = object.entry(*name).or_insert_with(|| json!({}));
                 map[key] = value;
+            }
+            Inline(fields) => {
+                if let Value::Object(inner) = message(bytes_of(&wire, name)?, fields)? {
+                    object.extend(inner);
+                }
             }
             _ => {
                 let Some(value) = value(&wire, *kind, name)? else {
@@ -417,8 +434,14 @@ fn value(wire: &Wire<'_>, kind: Type, name: &str) -> Result<Option<Value>, Error
                 _ => parts["number"].as_i64().unwrap_or(0).into(),
             }
         }
-        (TextMap | BytesMap | TextListMap, _) => return Ok(None),
+        (Quantity, _) => quantity(bytes_of(wire, name)?)?,
+        (TextMap | BytesMap | TextListMap | QuantityMap | Inline(_), _) => return Ok(None),
     }))
+}
+
+/// A quantity is a message of one text.
+fn quantity(bytes: &[u8]) -> Result<Value, Error> {
+    Ok(message(bytes, &[one(1, "text", Text)])?["text"].take())
 }
 
 fn time(bytes: &[u8]) -> Result<Option<String>, Error> {
@@ -448,6 +471,7 @@ fn entry(bytes: &[u8], kind: Type) -> Result<(String, Value), Error> {
         BytesMap => BASE64_STANDARD
             .encode(found.get(&2).copied().unwrap_or_default())
             .into(),
+        QuantityMap => quantity(found.get(&2).copied().unwrap_or_default())?,
         TextListMap => message(found.get(&2).copied().unwrap_or_default(), &[many(1, "items", Text)])?["items"].take(),
         _ => text(&of(2), &key)?.into(),
     };
@@ -512,10 +536,41 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_template_of_pods_is_read() {
+        let limit = [field(1, b"cpu"), field(2, &field(1, b"100m"))].concat();
+        let reference = [field(1, &field(1, b"map")), field(2, b"key")].concat();
+        let variable = [field(1, b"V"), field(3, &field(3, &reference))].concat();
+        let container = [
+            field(1, b"c"),
+            field(2, b"i:1"),
+            field(3, b"sh"),
+            field(3, b"-c"),
+            field(7, &variable),
+            field(8, &field(1, &limit)),
+        ]
+        .concat();
+        let volume = [field(1, b"v"), field(2, &field(2, b""))].concat();
+        let spec = [field(1, &volume), field(2, &container)].concat();
+        let template = [field(1, b""), field(2, &spec)].concat();
+        let raw = field(2, &[vec![1 << 3, 3], field(3, &template), field(4, b"")].concat());
+        assert_eq!(
+            to_json(&object("apps/v1", "Deployment", &raw)).unwrap()["spec"],
+            json!({"replicas": 3, "strategy": {}, "template": {"metadata": {}, "spec": {
+                "containers": [{
+                    "name": "c", "image": "i:1", "command": ["sh", "-c"],
+                    "env": [{"name": "V", "valueFrom": {"configMapKeyRef": {"name": "map", "key": "key"}}}],
+                    "resources": {"limits": {"cpu": "100m"}},
+                }],
+                "volumes": [{"name": "v", "emptyDir": {}}],
+            }}})
+        );
+    }
+
     proptest::proptest! {
         #[test]
         fn any_bytes_are_an_object_or_an_error(raw: Vec<u8>) {
-            for kind in ["ConfigMap", "Service", "Secret"] {
+            for kind in ["ConfigMap", "Service", "Secret", "Pod"] {
                 let _ = to_json(&object("v1", kind, &raw));
             }
         }
