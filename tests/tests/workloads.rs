@@ -433,7 +433,7 @@ fn manifests_are_applied_changed_and_refused() {
     ] {
         let refused = cluster.kubectl_with(&["apply", "-f", "-"], &wrong).fails();
         assert!(
-            refused.starts_with("The Deployment \"web\" is invalid") && refused.contains(message),
+            refused.contains("The Deployment \"web\" is invalid") && refused.contains(message),
             "{refused}"
         );
     }

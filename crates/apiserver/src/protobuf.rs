@@ -406,9 +406,31 @@ fn text(wire: &Wire<'_>, name: &str) -> Result<String, Error> {
     String::from_utf8(bytes.to_vec()).map_err(|_| malformed(format!("{name} is not UTF-8")))
 }
 
+/// Numbers and flags that are on the wire also when nobody has set them, and then are zero.
+const ALWAYS_SENT: &[&str] = &[
+    "failureThreshold",
+    "generation",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPort",
+    "initialDelaySeconds",
+    "minReadySeconds",
+    "partition",
+    "paused",
+    "periodSeconds",
+    "readOnly",
+    "stdin",
+    "stdinOnce",
+    "successThreshold",
+    "timeoutSeconds",
+    "tty",
+];
+
 /// One value; none for what stands for nothing, as an empty text does for a field that is not set.
 fn value(wire: &Wire<'_>, kind: Type, name: &str) -> Result<Option<Value>, Error> {
     Ok(Some(match (kind, wire) {
+        (Number | Flag, Wire::Number(0)) if ALWAYS_SENT.contains(&name) => return Ok(None),
         (Number, Wire::Number(number)) => number.cast_signed().into(),
         (Flag, Wire::Number(number)) => (*number != 0).into(),
         (Number | Flag, Wire::Bytes(_)) => return Err(malformed(format!("{name} is no number"))),
@@ -553,7 +575,11 @@ mod tests {
         let volume = [field(1, b"v"), field(2, &field(2, b""))].concat();
         let spec = [field(1, &volume), field(2, &container)].concat();
         let template = [field(1, b""), field(2, &spec)].concat();
-        let raw = field(2, &[vec![1 << 3, 3], field(3, &template), field(4, b"")].concat());
+        let unset = vec![5 << 3, 0, 7 << 3, 0];
+        let raw = field(
+            2,
+            &[vec![1 << 3, 3], field(3, &template), field(4, b""), unset].concat(),
+        );
         assert_eq!(
             to_json(&object("apps/v1", "Deployment", &raw)).unwrap()["spec"],
             json!({"replicas": 3, "strategy": {}, "template": {"metadata": {}, "spec": {
