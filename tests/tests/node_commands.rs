@@ -1,10 +1,8 @@
-//! The binary's own commands: image, check, version, kubectl; and the node's ports and networks that a pod may ask for.
+//! The binary's own commands: image, check, version; and the node's ports and networks that a pod may ask for.
 
 use std::fs;
 
-use tests::{Cluster, Options, eventually, image, run};
-
-const TWO_CONTAINERS: &str = include_str!("../../examples/two-containers.yaml");
+use tests::{Cluster, Netns, Options, eventually, image, run};
 
 #[test]
 fn images_come_and_go() {
@@ -40,61 +38,46 @@ fn check_and_version_say_what_is_here() {
     assert!(version.starts_with("podium ") && version.contains("v1.36"), "{version}");
 }
 
+/// Rules of other people's that drop what is forwarded and what comes in.
+const FOREIGN_RULES: &str = "
+table inet foreign {
+    chain through { type filter hook forward priority 0; policy drop; }
+    chain inwards { type filter hook input priority 0; policy accept; iifname \"lo\" accept; counter drop; }
+}
+";
+
 #[test]
-fn the_bundled_kubectl_says_what_upstreams_says() {
-    let cluster = Cluster::start();
-    let own = |args: &[&str], input: &str| {
-        let mut command = cluster.netns.command(tests::podium());
-        command
-            .arg("kubectl")
-            .args(args)
-            .env("KUBECONFIG", cluster.kubeconfig())
-            .env("HOME", cluster.dir());
-        run(&mut command, input)
-    };
-    assert_eq!(
-        own(&["create", "-f", "-"], TWO_CONTAINERS).ok(),
-        "pod/two-containers created\n"
-    );
-    cluster.wait_ready("two-containers");
-    let upstream = |args: &[&str]| cluster.kubectl(args);
-    for args in [
-        &[
-            "get",
-            "pods",
-            "--no-headers",
-            "-o",
-            "custom-columns=N:.metadata.name,I:.spec.containers[*].image",
-        ][..],
-        &[
-            "get",
-            "pod",
-            "two-containers",
-            "-o",
-            "jsonpath={range .spec.containers[*]}{.name}{\"\\n\"}{end}",
-        ],
-        &["get", "pod", "two-containers", "-o", "name"],
-        &["get", "pod", "two-containers", "-o", "json"],
-        &["get", "pod", "two-containers", "-o", "yaml"],
-        &["get", "namespaces", "-o", "name"],
-        &["exec", "two-containers", "-c", "busybox", "--", "cat", "/etc/hosts"],
-        &["logs", "two-containers", "-c", "nginx", "--tail=2"],
+fn check_finds_foreign_rules_and_its_remedy_helps() {
+    let netns = Netns::new("check");
+    let nft = |input: &str| run(netns.command("nft").args(["-f", "-"]), input).ok();
+    let check = || run(netns.command(tests::podium()).arg("check"), "").stdout;
+    netns.ip(&["link", "set", "lo", "up"]);
+    run(netns.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"]), "").ok();
+    assert!(check().contains("nothing eats pods' packets"), "{}", check());
+
+    nft(FOREIGN_RULES);
+    let found = check();
+    for problem in [
+        "warning  network: nftables, chain inet foreign through, drops traffic from and to pods",
+        "warning  network: nftables, chain inet foreign inwards, drops traffic from pods to this machine",
     ] {
-        assert_eq!(own(args, "").ok(), upstream(args).ok(), "{args:?}");
+        assert!(found.contains(problem), "{problem:?} is not in\n{found}");
     }
-    let (theirs, ours) = (upstream(&["get", "pod", "nobody"]), own(&["get", "pod", "nobody"], ""));
-    assert_eq!((ours.code, ours.stderr), (theirs.code, theirs.stderr));
-    let failed = own(
-        &["exec", "two-containers", "-c", "busybox", "--", "sh", "-c", "exit 5"],
-        "",
+    let remedies = found
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nft "))
+        .map(|rest| format!("nft {rest}"));
+    for remedy in remedies {
+        run(netns.command("sh").args(["-c", &remedy]), "").ok();
+    }
+    assert!(check().contains("nothing eats pods' packets"), "{}", check());
+
+    run(netns.command("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=0"]), "").ok();
+    let found = check();
+    assert!(
+        found.contains("net.ipv4.ip_forward is 0") && found.contains("sysctl -w net.ipv4.ip_forward=1"),
+        "{found}"
     );
-    assert_eq!(
-        (failed.code, failed.stderr.as_str()),
-        (5, "command terminated with exit code 5\n")
-    );
-    let deleted = own(&["delete", "pod", "two-containers", "--now"], "").ok();
-    assert!(deleted.starts_with("pod \"two-containers\" deleted"), "{deleted}");
-    assert_eq!(cluster.kubectl(&["get", "pods", "-o", "name"]).ok(), "");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::print::json::to_compact_json;
 use crate::print::name;
 use crate::selection::{escape, kind_of, query};
 use crate::three_way::{self, Fields};
-use crate::write::{field_validation, finish, namespace_of, placed, report};
+use crate::write::{Reports, field_validation, finish, namespace_of, placed};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -33,14 +33,19 @@ pub async fn run(connection: &Connection, namespace: Option<&str>, apply: &Apply
         validation: field_validation(&apply.validate)?,
         mapping: Mapping::default(),
     };
-    let mut failures = Vec::new();
-    for manifest in manifest::read(
+    let manifests = manifest::read(
         &apply.files.filename,
         apply.files.recursive,
         applying.validation != "Ignore",
-    )? {
+    )?;
+    if manifests.is_empty() {
+        return Err(Failure::message("no objects passed to apply"));
+    }
+    let mut failures = Vec::new();
+    let mut reports = Reports::new(apply.output.as_deref(), apply.dry_run)?;
+    for manifest in manifests {
         match applying.one(&manifest).await {
-            Ok((object, operation)) => report(&object, operation, apply.output.as_deref(), apply.dry_run)?,
+            Ok((object, operation)) => reports.report(&object, operation)?,
             Err(failure) => failures.push(failure),
         }
     }
@@ -59,9 +64,16 @@ impl Applying<'_> {
     async fn one(&self, manifest: &Manifest) -> Result<(Value, &'static str)> {
         let kind = kind_of(self.connection, &self.mapping, manifest).await?;
         let namespace = namespace_of(self.connection, self.namespace, manifest, &kind)?;
+        if let ("", Some(generate)) = (manifest.name(), manifest.object["metadata"]["generateName"].as_str()) {
+            return Err(Failure::message(format!(
+                "from {generate}: cannot use generate name with apply"
+            )));
+        }
         if manifest.name().is_empty() {
             return Err(Failure::message(format!(
-                "from {}: cannot use generate name with apply",
+                "error when retrieving current configuration of:\nResource: {:?}, GroupVersionKind: {:?}\nName: \"\", Namespace: {namespace:?}\nfrom server for: {:?}: resource name may not be empty",
+                format!("{}/{}, Resource={}", kind.group, kind.version, kind.plural),
+                format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind),
                 manifest.source
             )));
         }
@@ -80,6 +92,10 @@ impl Applying<'_> {
                 }
                 Err(failure) => return Err(retrieving(failure)),
             };
+            // Nothing is compared that is not sent.
+            if self.apply.dry_run == DryRun::Client {
+                return Ok((modified, "configured"));
+            }
             let (patch, content_type) = self.patch(&kind, &modified, &current);
             if patch.as_object().is_none_or(Map::is_empty) {
                 return Ok((current, "unchanged"));

@@ -10,7 +10,7 @@ use crate::flags::{Create, DryRun};
 use crate::manifest::{self, Manifest};
 use crate::mapping::Mapping;
 use crate::selection::{kind_of, query};
-use crate::write::{field_validation, finish, namespace_of, placed, report};
+use crate::write::{Reports, field_validation, finish, namespace_of, placed};
 
 /// Runs the command. An object that cannot be created does not keep the others from being.
 pub async fn run(connection: &Connection, namespace: Option<&str>, create: &Create) -> Result<()> {
@@ -19,11 +19,16 @@ pub async fn run(connection: &Connection, namespace: Option<&str>, create: &Crea
     }
     let validation = field_validation(&create.validate)?;
     let mapping = Mapping::default();
+    let manifests = manifest::read(&create.files.filename, create.files.recursive, validation != "Ignore")?;
+    if manifests.is_empty() {
+        return Err(Failure::message("no objects passed to create"));
+    }
     let mut failures = Vec::new();
-    for manifest in manifest::read(&create.files.filename, create.files.recursive, validation != "Ignore")? {
+    let mut reports = Reports::new(create.output.as_deref(), create.dry_run)?;
+    for manifest in manifests {
         let created = one(connection, namespace, create, validation, &mapping, &manifest).await;
         match created {
-            Ok(object) => report(&object, "created", create.output.as_deref(), create.dry_run)?,
+            Ok(object) => reports.report(&object, "created")?,
             Err(failure) => failures.push(failure),
         }
     }

@@ -176,6 +176,9 @@ pub struct Get {
     /// Watch for changes to the requested object(s), without listing/getting first.
     #[arg(long)]
     pub watch_only: bool,
+    /// Output watch event objects when --watch or --watch-only is used. Existing objects are output as initial ADDED events.
+    #[arg(long)]
+    pub output_watch_events: bool,
     /// If present, list the requested object(s) across all namespaces.
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,

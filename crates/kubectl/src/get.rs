@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::connection::{Ask, Connection};
 use crate::failure::{Failure, Result};
@@ -74,6 +74,7 @@ fn style(get: &Get, wide: bool, target: &Target, show_kind: bool) -> Style {
         kind: (show_kind || get.show_kind).then(|| target.kind.group_kind()),
         labels: get.show_labels,
         label_columns: get.label_columns.clone(),
+        event: None,
     }
 }
 
@@ -184,7 +185,10 @@ async fn watch(connection: &Connection, get: &Get, format: &Format, selection: &
     };
     let wide = matches!(format, Format::Table { wide: true });
     let as_table = matches!(format, Format::Table { .. });
-    let style = style(get, wide, target, selection.show_kind);
+    let style = |event: &str| Style {
+        event: get.output_watch_events.then(|| event.to_owned()),
+        ..style(get, wide, target, selection.show_kind)
+    };
     let mut table = Table::default();
 
     // One object is watched as the list in which only it is.
@@ -216,11 +220,11 @@ async fn watch(connection: &Connection, get: &Get, format: &Format, selection: &
     if !get.watch_only {
         if as_table {
             if first["rows"].as_array().is_some_and(|rows| !rows.is_empty()) {
-                output(&table.lines(&first, &style))?;
+                output(&table.lines(&first, &style("ADDED")))?;
             }
         } else {
             for item in first["items"].as_array().into_iter().flatten() {
-                print(format, item.clone(), get)?;
+                print(format, item.clone(), "ADDED", get)?;
             }
         }
     }
@@ -246,22 +250,26 @@ async fn watch(connection: &Connection, get: &Get, format: &Format, selection: &
         let mut event: Value = serde_json::from_slice(&line)
             .map_err(|error| Failure::message(format!("unable to decode an event from the watch stream: {error}")))?;
         let object = event["object"].take();
-        match event["type"].as_str() {
-            Some("ERROR") => {
+        match event["type"].as_str().unwrap_or_default() {
+            "ERROR" => {
                 let status = serde_json::from_value(object).unwrap_or_default();
                 return Err(Failure::Status(Box::new(status)));
             }
-            Some("BOOKMARK") => {}
-            _ if as_table => output(&table.lines(&object, &style))?,
-            _ => print(format, object, get)?,
+            "BOOKMARK" => {}
+            type_ if as_table => output(&table.lines(&object, &style(type_)))?,
+            type_ => print(format, object, type_, get)?,
         }
     }
     Ok(())
 }
 
-fn print(format: &Format, mut object: Value, get: &Get) -> Result<()> {
+fn print(format: &Format, mut object: Value, event: &str, get: &Get) -> Result<()> {
     if !get.show_managed_fields {
         without_managed_fields(&mut object);
+    }
+    // A name is an object's, all else is taken of the event.
+    if get.output_watch_events && !matches!(format, Format::Name) {
+        object = json!({"type": event, "object": object});
     }
     let separator = if matches!(format, Format::Yaml) { "---\n" } else { "" };
     output(&format!("{separator}{}", format.print(&object, false)))

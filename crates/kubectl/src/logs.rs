@@ -28,6 +28,11 @@ pub async fn run(connection: &Connection, logs: &Logs) -> Result<()> {
         container = Some(second.clone());
     }
     check(logs, container.as_deref())?;
+    let since = logs.since.as_deref().map(|since| duration::parse("--since", since));
+    if let Some(Err(mistake)) = since {
+        let text = mistake.text() + "See 'kubectl logs --help' for usage.";
+        return Err(Failure::Usage(text));
+    }
     let pods = match &logs.selector {
         Some(selector) => {
             let parameters = [("labelSelector", selector.clone())];

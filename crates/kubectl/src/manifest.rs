@@ -68,9 +68,6 @@ pub fn read(files: &[String], recursive: bool, validate: bool) -> Result<Vec<Man
             manifests.extend(parse(&source, &text, validate)?);
         }
     }
-    if manifests.is_empty() {
-        return Err(Failure::message("no objects passed to apply"));
-    }
     Ok(manifests)
 }
 
@@ -132,6 +129,11 @@ fn yaml_mistake(error: &serde_yaml_ng::Error) -> String {
 }
 
 fn flatten(source: &str, object: Value, validate: bool, manifests: &mut Vec<Manifest>) -> Result<()> {
+    if !object.is_object() && validate {
+        return Err(Failure::message(format!(
+            "error validating {source:?}: error validating data: invalid object to validate; if you choose to ignore these errors, turn validation off with --validate=false"
+        )));
+    }
     if !object.is_object() {
         return Err(Failure::message(format!(
             "unable to decode {source:?}: json: cannot unmarshal {} into Go value of type unstructured.detector",

@@ -109,8 +109,10 @@ impl Mapping {
         if let Some(kind) = find(&builtin(), &lowered) {
             return Ok(kind);
         }
-        find(self.served(connection).await?, &lowered)
-            .ok_or_else(|| Failure::message(format!("the server doesn't have a resource type {name:?}")))
+        find(self.served(connection).await?, &lowered).ok_or_else(|| {
+            let resource = name.split('.').next().unwrap_or(name);
+            Failure::message(format!("the server doesn't have a resource type {resource:?}"))
+        })
     }
 
     /// The resources of a category such as `all`.

@@ -47,15 +47,34 @@ pub fn placed(manifest: &Manifest, kind: &Kind, namespace: &str) -> Value {
     object
 }
 
-/// `pod/nginx created`, or the object in the format asked for.
-pub fn report(object: &Value, operation: &str, format: Option<&str>, dry_run: DryRun) -> Result<()> {
-    match format {
-        None => output(&format!("{} {operation}{}\n", name(object), dry_run.note())),
-        Some(_) => {
-            let mut object = object.clone();
-            without_managed_fields(&mut object);
-            output(&Format::parse(format)?.print(&object, true))
-        }
+/// What was done, object by object: `pod/nginx created`, or each object in the format asked for.
+pub struct Reports {
+    format: Option<Format>,
+    dry_run: DryRun,
+    begun: bool,
+}
+
+impl Reports {
+    /// Understands the value of `-o`, when there is one.
+    pub fn new(format: Option<&str>, dry_run: DryRun) -> Result<Self> {
+        let format = format.map(|format| Format::parse(Some(format))).transpose()?;
+        Ok(Self {
+            format,
+            dry_run,
+            begun: false,
+        })
+    }
+
+    /// Says what was done to one object.
+    pub fn report(&mut self, object: &Value, operation: &str) -> Result<()> {
+        let Some(format) = &self.format else {
+            return output(&format!("{} {operation}{}\n", name(object), self.dry_run.note()));
+        };
+        let mut object = object.clone();
+        without_managed_fields(&mut object);
+        let another = std::mem::replace(&mut self.begun, true) && matches!(format, Format::Yaml);
+        let separator = if another { "---\n" } else { "" };
+        output(&format!("{separator}{}", format.print(&object, true)))
     }
 }
 

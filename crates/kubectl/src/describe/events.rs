@@ -27,7 +27,10 @@ pub async fn about(connection: &Connection, object: &Value) -> Vec<Value> {
     };
     let parameters = [("fieldSelector", selector.join(",")), ("limit", "500".to_owned())];
     let list = connection.get(&(path + &query(&parameters))).await.unwrap_or_default();
-    list["items"].as_array().cloned().unwrap_or_default()
+    let mut events = list["items"].as_array().cloned().unwrap_or_default();
+    // Upstream asks by uid and then by name.
+    events.sort_by_key(|event| string(&event["involvedObject"], "uid") != string(metadata, "uid"));
+    events
 }
 
 /// The table of events, the oldest first.
@@ -45,8 +48,12 @@ pub fn describe(events: &[Value], now: &Zoned) -> String {
         } else {
             component
         };
+        let part = match string(&event["involvedObject"], "fieldPath") {
+            "" => String::new(),
+            path => format!("{path}: "),
+        };
         text += &format!(
-            "  {}\t{}\t{}\t{from}\t{}\n",
+            "  {}\t{}\t{}\t{from}\t{part}{}\n",
             string(event, "type"),
             string(event, "reason"),
             age(event, now),

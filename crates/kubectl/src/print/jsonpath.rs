@@ -138,9 +138,10 @@ fn walk<'a>(path: &[Step], root: &'a Value, start: &'a Value) -> Vec<&'a Value> 
                 .into_iter()
                 .flat_map(|value| slice(value, *from, *to, *step))
                 .collect(),
-            Step::Union(paths) => values
-                .into_iter()
-                .flat_map(|value| paths.iter().flat_map(move |path| walk(path, root, value)))
+            // Each choice in turn, for all values.
+            Step::Union(paths) => paths
+                .iter()
+                .flat_map(|path| values.iter().flat_map(move |value| walk(path, root, value)))
                 .collect(),
             Step::Filter(left, test) => values
                 .into_iter()
@@ -245,7 +246,7 @@ mod tests {
             ("{.items[-1].metadata.name}", "b"),
             ("{.items[0:1].metadata.name}", "a"),
             ("{.items[:].n}", "1 2"),
-            ("{.items[0].spec.containers[*]['name','image']}", "c1 i1 c2 i2"),
+            ("{.items[0].spec.containers[*]['name','image']}", "c1 c2 i1 i2"),
             ("{range .items[*]}{.metadata.name}:{.n}{\"\\n\"}{end}", "a:1\nb:2\n"),
             (
                 "{range .items[*]}{.metadata.name}{range .spec.containers[*]} {.name}{end};{end}",

@@ -19,6 +19,8 @@ pub struct Style {
     pub labels: bool,
     /// With a column for each of these labels.
     pub label_columns: Vec<String>,
+    /// With the type of a watch's event in front of all.
+    pub event: Option<String>,
 }
 
 /// A table that is printed piece by piece, as a watch does.
@@ -70,6 +72,9 @@ impl Table {
 
     fn headers(&self, style: &Style) -> Vec<String> {
         let mut cells = Vec::new();
+        if style.event.is_some() {
+            cells.push("EVENT".to_owned());
+        }
         if style.namespaces {
             cells.push("NAMESPACE".to_owned());
         }
@@ -85,7 +90,7 @@ impl Table {
 
     fn row(&self, row: &Value, style: &Style) -> Vec<String> {
         let metadata = &row["object"]["metadata"];
-        let mut cells = Vec::new();
+        let mut cells: Vec<String> = style.event.iter().map(|event| format!("{event:8}")).collect();
         if style.namespaces {
             cells.push(metadata["namespace"].as_str().unwrap_or_default().to_owned());
         }
