@@ -189,6 +189,33 @@ fn a_server_that_cannot_start_says_so_in_one_line() {
     );
     let refused = start(&cluster, &dirs(&other, &other));
     assert!(refused.contains("6443"), "the port is in use: {refused}");
+    // Both ports are taken by others than a server.
+    let free = "https-listen-port: 7443\n";
+    let refused = start(&cluster, &(dirs(&other, &other) + free));
+    assert!(refused.contains("10250"), "the kubelet's port is in use: {refused}");
+
+    // A file system that holds no overlay: here an overlay itself.
+    let below = cluster.dir().join("below");
+    for part in ["lower", "upper", "work", "merged"] {
+        std::fs::create_dir_all(below.join(part)).expect("a directory");
+    }
+    let options = format!(
+        "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work",
+        below.display()
+    );
+    let merged = Mount::new(&["-t", "overlay", "-o", &options, "overlay"], below.join("merged"));
+    let refused = start(&cluster, &(dirs(&merged.0, &other) + free));
+    assert!(
+        refused.contains("overlayfs") && refused.contains("--data-dir") && refused.contains("ext4"),
+        "what is wrong and what helps: {refused}"
+    );
+    assert_eq!(
+        std::fs::read_dir(&merged.0).expect("the directory").count(),
+        0,
+        "nothing half-done is left"
+    );
+    drop(merged);
+
     // A file that is not an image stops nothing: it is named in the log.
     let corrupt = cluster.dir().join("corrupt.tar");
     std::fs::write(&corrupt, b"not an archive").expect("a file");
@@ -197,6 +224,129 @@ fn a_server_that_cannot_start_says_so_in_one_line() {
         refused.contains("corrupt.tar") && refused.trim().lines().count() == 1,
         "{refused}"
     );
+    let wrong = cluster.dir().join("wrong-digest.tar");
+    with_a_changed_layer(&image("busybox"), &wrong);
+    let refused = cluster.podium(&["image", "import", &wrong.to_string_lossy()]).fails();
+    assert!(
+        refused.contains("wrong-digest.tar") && refused.contains("digest") && refused.trim().lines().count() == 1,
+        "{refused}"
+    );
+    assert_eq!(
+        cluster.podium(&["image", "ls"]).ok().lines().count(),
+        1,
+        "nothing of either is there"
+    );
+}
+
+#[test]
+fn archives_that_are_no_images_hold_up_nothing() {
+    let mut cluster = Cluster::prepare(Options {
+        images: &["busybox"],
+        ..Options::default()
+    });
+    let images = cluster.data_dir().join("images");
+    std::fs::write(images.join("corrupt.tar"), b"not an archive").expect("a file");
+    with_a_changed_layer(&image("nginx"), &images.join("wrong-digest.tar"));
+    cluster.start_server();
+    eventually("both are told of", || {
+        let log = cluster.log();
+        (log.contains("corrupt.tar") && log.contains("wrong-digest.tar")).then_some(())
+    });
+    let listed = cluster.podium(&["image", "ls"]).ok();
+    assert!(listed.contains("busybox") && !listed.contains("nginx"), "{listed}");
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: main}, spec: {containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
+    );
+    cluster.wait_ready("main");
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_half_done() {
+    let mut cluster = Cluster::prepare(Options::default());
+    let disk = Mount::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"], cluster.data_dir());
+    let filler = disk.0.join("filler");
+    let fill = || {
+        let output = run(
+            std::process::Command::new("dd").args(["if=/dev/zero", "bs=64k", &format!("of={}", filler.display())]),
+            "",
+        );
+        assert!(output.stderr.contains("No space left on device"), "{output}");
+    };
+
+    fill();
+    let refused = run(cluster.server_command().env("RUST_LOG", "error"), "");
+    assert_ne!(refused.code, 0, "{refused}");
+    assert_eq!(refused.stderr.trim().lines().count(), 1, "{refused}");
+    assert!(refused.stderr.contains("No space left on device"), "{refused}");
+
+    std::fs::remove_file(&filler).expect("the filler goes");
+    cluster.start_server();
+    cluster
+        .podium(&["image", "import", &image("busybox").to_string_lossy()])
+        .ok();
+    fill();
+    // A small write may still find its place in the store's file; a large one does not.
+    let large = format!("--from-literal=large={}", "x".repeat(60_000));
+    let refused = (0..100)
+        .map(|n| cluster.kubectl(&["create", "configmap", &format!("map-{n}"), &large]))
+        .find(|output| output.code != 0)
+        .expect("a full disk refuses writes");
+    assert!(refused.stderr.contains("No space left on device"), "{refused}");
+    assert_eq!(refused.stderr.trim().lines().count(), 1, "{refused}");
+    let refused = cluster
+        .podium(&["image", "import", &image("nginx").to_string_lossy()])
+        .fails();
+    assert!(
+        refused.contains("No space left on device") && refused.trim().lines().count() == 1,
+        "{refused}"
+    );
+    assert!(!cluster.podium(&["image", "ls"]).ok().contains("nginx"));
+
+    std::fs::remove_file(&filler).expect("the filler goes");
+    eventually("there is room again", || {
+        let output = cluster.kubectl(&["create", "configmap", "later", &large]);
+        (output.code == 0 || output.stderr.contains("AlreadyExists")).then_some(())
+    });
+    cluster
+        .podium(&["image", "import", &image("nginx").to_string_lossy()])
+        .ok();
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: main}, spec: {containers: [{name: main, image: 'localhost/nginx:1'}]}}",
+    );
+    cluster.wait_ready("main");
+    cluster.kubectl(&["delete", "pod", "main", "--now"]).ok();
+    cluster.kill_server();
+    // The directory itself is a mount and cannot go; all in it does, and the mount with it.
+    let _ = cluster.reset();
+}
+
+/// A file system for a test, unmounted when dropped.
+struct Mount(std::path::PathBuf);
+
+impl Mount {
+    fn new(what: &[&str], at: std::path::PathBuf) -> Self {
+        run(std::process::Command::new("mount").args(what).arg(&at), "").ok();
+        Self(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
+
+/// Copies an archive with a byte of its largest file changed, so that its digest does not fit any more.
+fn with_a_changed_layer(archive: &std::path::Path, to: &std::path::Path) {
+    let work = tempfile::tempdir().expect("a directory");
+    let script = "tar -xf \"$0\" -C \"$1\" && cd \"$1\" && layer=$(ls -S blobs/sha256/* | head -n 1) && \
+                  printf X | dd of=\"$layer\" bs=1 seek=5000 conv=notrunc status=none && tar -cf \"$2\" *";
+    let mut sh = std::process::Command::new("sh");
+    run(sh.args(["-c", script]).arg(archive).arg(work.path()).arg(to), "").ok();
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub struct Observed {
     pub cgroups: Cgroups,
     /// Filesystem types the kernel knows now or has a module for.
     pub overlayfs: bool,
+    /// Why the file system that holds the data directory does not hold an overlay, if it does not.
+    pub overlay_refused: Option<String>,
     /// Programs that are missing from the path.
     pub missing_programs: Vec<&'static str>,
     /// fs.inotify.max_user_instances
@@ -161,9 +163,15 @@ pub fn findings(seen: &Observed) -> Vec<Finding> {
 
     all.push(cgroups(&seen.cgroups));
 
-    all.push(match seen.overlayfs {
-        true => finding(Fine, "overlayfs", "there".into(), String::new()),
-        false => finding(
+    all.push(match (seen.overlayfs, &seen.overlay_refused) {
+        (true, None) => finding(Fine, "overlayfs", "there".into(), String::new()),
+        (true, Some(refused)) => finding(
+            Failure,
+            "overlayfs",
+            refused.clone(),
+            "give --data-dir a directory on ext4, xfs, btrfs or tmpfs that has room; overlayfs, NFS and FUSE hold no container's root".into(),
+        ),
+        (false, _) => finding(
             Failure,
             "overlayfs",
             "the kernel does not know it".into(),
@@ -281,6 +289,7 @@ mod tests {
             kernel: "6.1.0-18-amd64".into(),
             cgroups: Cgroups::V2(["cpuset", "cpu", "io", "memory", "pids"].map(String::from).to_vec()),
             overlayfs: true,
+            overlay_refused: None,
             missing_programs: vec![],
             inotify_instances: 512,
             inotify_watches: 524_288,
@@ -330,6 +339,13 @@ mod tests {
             (
                 Observed {
                     overlayfs: false,
+                    ..good()
+                },
+                (Failure, "overlayfs"),
+            ),
+            (
+                Observed {
+                    overlay_refused: Some("mount an overlay in /d: Invalid argument".into()),
                     ..good()
                 },
                 (Failure, "overlayfs"),

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
 use super::{Cgroups, Observed};
 
 /// Programs that a node starts.
@@ -14,11 +16,14 @@ pub fn observe(data_dir: &Path) -> Observed {
     let disk = data_dir
         .ancestors()
         .find_map(|dir| nix::sys::statvfs::statvfs(dir).ok());
+    let root = nix::unistd::geteuid().is_root();
+    let overlayfs = knows_overlayfs();
     Observed {
-        root: nix::unistd::geteuid().is_root(),
+        root,
         kernel: read("/proc/sys/kernel/osrelease"),
         cgroups: cgroups(&read("/proc/self/mounts"), &read("/sys/fs/cgroup/cgroup.controllers")),
-        overlayfs: knows_overlayfs(),
+        overlayfs,
+        overlay_refused: (root && overlayfs).then(|| try_overlay(data_dir).err()).flatten(),
         missing_programs: PROGRAMS.into_iter().filter(|program| !on_path(program)).collect(),
         inotify_instances: read("/proc/sys/fs/inotify/max_user_instances")
             .parse()
@@ -69,6 +74,40 @@ fn knows_overlayfs() -> bool {
         .any(|line| line.ends_with("\toverlay"));
     let modules = format!("/lib/modules/{}/modules.dep", read("/proc/sys/kernel/osrelease"));
     known || fs::read_to_string(modules).is_ok_and(|modules| modules.contains("/overlay.ko"))
+}
+
+/// Mounts an overlay of empty directories beside the data, as a container's root is: not every file system holds one.
+fn try_overlay(data_dir: &Path) -> Result<(), String> {
+    let Some(dir) = data_dir.ancestors().find(|dir| dir.is_dir()) else {
+        return Ok(());
+    };
+    let trial = dir.join(format!(".podium-check-{}", std::process::id()));
+    let outcome = (|| {
+        let parts = ["lower", "upper", "work", "merged"].map(|part| trial.join(part));
+        for part in &parts {
+            fs::create_dir_all(part).map_err(|error| format!("create {}: {error}", part.display()))?;
+        }
+        let [lower, upper, work, merged] = &parts;
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        let refused = |error: nix::Error| format!("mount an overlay in {}: {}", dir.display(), error.desc());
+        mount(
+            Some("overlay"),
+            merged,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .map_err(refused)?;
+        umount2(merged, MntFlags::MNT_DETACH).map_err(refused)
+    })();
+    // What could not be made needs no removal, and the next trial has a name of its own.
+    let _ = fs::remove_dir_all(&trial);
+    outcome
 }
 
 fn on_path(program: &str) -> bool {

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use self::parts::Parts;
@@ -53,6 +53,18 @@ fn check_machine(data_dir: &Path) -> Result<()> {
     {
         Some(finding) => bail!("{}: {}; {}", finding.what, finding.found, finding.remedy),
         None => Ok(()),
+    }
+}
+
+/// Says what on this machine eats pods' packets: the node works, and its pods' traffic does not.
+async fn warn_of_firewalls(cluster_cidr: String, service_cidr: String) {
+    match network::check::observe(&cluster_cidr, &service_cidr).await {
+        Ok(seen) => {
+            for finding in network::check::findings(&seen) {
+                warn!("{}; {}", finding.problem, finding.remedy);
+            }
+        }
+        Err(error) => warn!(%error, "the machine's network rules cannot be read"),
     }
 }
 
@@ -96,6 +108,10 @@ async fn serve(settings: Settings) -> Result<()> {
     if let Some(opened) = opened {
         let kubelet = client::in_process(api.in_process(Identity::node(&settings.node_name)));
         node::start(opened, &settings, node_ip, kubelet, &pki, &ending, &mut parts)?;
+        tokio::spawn(warn_of_firewalls(
+            settings.cluster_cidr.clone(),
+            settings.service_cidr.clone(),
+        ));
     }
     start_control_plane(&api, &settings, &ending, &mut parts);
 
