@@ -159,6 +159,111 @@ fn files_are_copied_in_and_out() {
         .kubectl(&["cp", "two-containers:/cache/file", &back_name, "-c", "busybox"])
         .ok();
     assert!(fs::read(back).expect("the copy") == content, "the copy differs");
+
+    // A folder with folders, an empty file and a link, there and back.
+    let folder = cluster.dir().join("folder");
+    fs::create_dir_all(folder.join("deep/er")).expect("folders");
+    fs::write(folder.join("deep/er/file"), "words\n").expect("a file");
+    fs::write(folder.join("empty"), "").expect("a file");
+    let again = cluster.dir().join("again");
+    let (folder, again) = (
+        folder.to_string_lossy().into_owned(),
+        again.to_string_lossy().into_owned(),
+    );
+    cluster
+        .kubectl(&["cp", &folder, "two-containers:/cache/folder", "-c", "busybox"])
+        .ok();
+    let found = cluster
+        .kubectl(&[
+            "exec",
+            "two-containers",
+            "-c",
+            "busybox",
+            "--",
+            "cat",
+            "/cache/folder/deep/er/file",
+        ])
+        .ok();
+    assert_eq!(found, "words\n");
+    cluster
+        .kubectl(&["cp", "two-containers:/cache/folder", &again, "-c", "busybox"])
+        .ok();
+    assert_eq!(
+        run(std::process::Command::new("diff").args(["-r", &folder, &again]), "").ok(),
+        ""
+    );
+    // kubectl ends well all the same; what tar said is in its output.
+    let missing = cluster.kubectl(&["cp", "two-containers:/cache/nothing", &again, "-c", "busybox"]);
+    assert!(missing.stdout.contains("No such file or directory"), "{missing}");
+}
+
+#[test]
+fn attach_gives_the_terminal_of_the_first_process() {
+    let cluster = Cluster::start();
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: shell}, spec: {containers: [{name: main, image: 'localhost/busybox:1', command: [sh], stdin: true, tty: true}]}}",
+    );
+    for websockets in ["true", "false"] {
+        cluster.wait_ready("shell");
+        let mut command = cluster.kubectl_command();
+        command
+            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
+            .args(["attach", "-it", "shell"]);
+        let mut terminal = Terminal::start(command, 33, 99);
+        terminal.send("tty; echo is-$((40+2))\n");
+        let seen = terminal.expect("is-42");
+        assert!(seen.contains("/dev/pts/0"), "{seen}");
+        terminal.resize(41, 123);
+        terminal.send("until [ \"$(stty size)\" = '41 123' ]; do :; done; echo resized-$((40+2))\n");
+        terminal.expect("resized-42");
+        // The first process ends, and with it what is attached; the container comes again.
+        terminal.send("exit\n");
+        assert_eq!(terminal.wait(), 0);
+        eventually("the container is started again", || {
+            let restarts = cluster.field("shell", "{.status.containerStatuses[0].restartCount}");
+            (restarts == if websockets == "true" { "1" } else { "2" }).then_some(())
+        });
+    }
+}
+
+#[test]
+fn logs_are_cut_by_the_time_of_their_lines() {
+    let cluster = Cluster::start();
+    cluster.create(TWO_CONTAINERS);
+    cluster.wait_ready("two-containers");
+    // The node's file with lines of known times: a test need not wait until a line is old.
+    let uid = cluster.field("two-containers", "{.metadata.uid}");
+    let file = format!("default_two-containers_{uid}/busybox/0.log");
+    let stamp = |ago: &str| {
+        let format = "+%Y-%m-%dT%H:%M:%S.000000000Z";
+        let date = std::process::Command::new("date")
+            .args(["-u", "-d", ago, format])
+            .output();
+        String::from_utf8(date.expect("date").stdout)
+            .expect("a time")
+            .trim()
+            .to_owned()
+    };
+    let (oldest, older, newest) = (stamp("2 hours ago"), stamp("5 minutes ago"), stamp("now"));
+    let lines = format!("{oldest} stdout F first\n{older} stderr F second\n{newest} stdout F third\n");
+    fs::write(cluster.pod_logs_dir().join(file), lines).expect("the log");
+    let logs = |arg: &str| cluster.kubectl(&["logs", "two-containers", "-c", "busybox", arg]).ok();
+    assert_eq!(logs("--since=24h"), "first\nsecond\nthird\n");
+    assert_eq!(logs("--since=3600s"), "second\nthird\n");
+    assert_eq!(logs("--since=3m30s"), "third\n");
+    assert_eq!(logs(&format!("--since-time={older}")), "second\nthird\n");
+    assert_eq!(logs(&format!("--since-time={newest}")), "third\n");
+    assert_eq!(logs("--since-time=2100-01-01T00:00:00Z"), "");
+    let stamped = logs("--timestamps");
+    assert_eq!(
+        stamped.lines().next(),
+        Some(format!("{oldest} first").as_str()),
+        "{stamped}"
+    );
+    let wrong = cluster
+        .kubectl(&["logs", "two-containers", "-c", "busybox", "--since-time=yesterday"])
+        .fails();
+    assert!(wrong.contains("yesterday"), "{wrong}");
 }
 
 #[test]
