@@ -91,6 +91,10 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(start.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test looks at other programs, which tell it nothing by themselves"
+        )]
         thread::sleep(Duration::from_millis(30));
     }
 }

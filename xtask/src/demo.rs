@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -98,7 +97,7 @@ impl Demo {
                 "the node is not Ready after 60 s; see {}",
                 log.display()
             );
-            sleep(Duration::from_millis(50));
+            system::pause(Duration::from_millis(50));
         }
         println!("node Ready after {:.1} s", start.elapsed().as_secs_f64());
         Ok(())
@@ -126,7 +125,7 @@ impl Demo {
                 start.elapsed() < Duration::from_secs(60),
                 "the pod is not running after 60 s: {pod}"
             );
-            sleep(Duration::from_millis(20));
+            system::pause(Duration::from_millis(20));
         }
         self.step(&["get", "pods", "-o", "wide"])?;
         say("Both containers share one network namespace: busybox fetches nginx's page from 127.0.0.1");

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::system::{self, command, output};
@@ -58,6 +59,11 @@ pub fn check() -> Result<()> {
     let mut broken = arrows(&metadata);
     broken.extend(licences(&metadata));
     broken.extend(the_map()?);
+    for directory in ["benches", "crates", "tests", "xtask"] {
+        sources(&system::root().join(directory), &mut |path, text| {
+            broken.extend(source(path, text))
+        })?;
+    }
     if broken.is_empty() {
         return Ok(());
     }
@@ -135,4 +141,55 @@ fn the_map() -> Result<Vec<String>> {
         }
     }
     Ok(broken)
+}
+
+/// A file of more lines holds two ideas at least.
+const MOST_LINES: usize = 800;
+
+/// Shows every Rust file below a directory, by its path in the repository.
+fn sources(directory: &Path, see: &mut impl FnMut(&str, &str)) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sources(&path, see)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let root = system::root();
+            see(&path.strip_prefix(root).unwrap_or(&path).to_string_lossy(), &text);
+        }
+    }
+    Ok(())
+}
+
+/// Each module opens by saying what it is, and is of a size that one can read.
+fn source(path: &str, text: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    // A build script is no module.
+    if !path.ends_with("/build.rs") && !text.trim_start().starts_with("//!") {
+        broken.push(format!("{path} does not open with //! and what it is"));
+    }
+    let lines = text.lines().count();
+    if lines > MOST_LINES {
+        broken.push(format!(
+            "{path} has {lines} lines; {MOST_LINES} are the most: it holds more than one idea"
+        ));
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_opens_with_what_it_is_and_is_no_book() {
+        assert_eq!(source("crates/a/src/lib.rs", "//! What it is.\n"), Vec::<String>::new());
+        assert_eq!(source("crates/a/build.rs", "fn main() {}\n"), Vec::<String>::new());
+        assert_eq!(source("crates/a/src/lib.rs", "use std::fs;\n").len(), 1);
+        let book = "//! A book.\n".to_owned() + &"// A line.\n".repeat(MOST_LINES);
+        assert_eq!(
+            source("crates/a/src/lib.rs", &book),
+            ["crates/a/src/lib.rs has 801 lines; 800 are the most: it holds more than one idea"]
+        );
+    }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -47,6 +48,15 @@ pub fn output(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits before looking again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a chore looks at other programs, which tell it nothing by themselves"
+)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Whether a program is on the PATH.

@@ -40,5 +40,6 @@ pub fn shim_main() -> ! {
             1
         }
     };
+    #[expect(clippy::disallowed_methods, reason = "a shim's main never returns")]
     std::process::exit(code)
 }

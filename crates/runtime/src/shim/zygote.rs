@@ -49,6 +49,10 @@ pub(super) fn run() -> io::Result<()> {
             ForkResult::Child => {
                 drop(server);
                 drop(buffer);
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "a forked child ends here, and its parent drops what both have"
+                )]
                 std::process::exit(become_shim(&fork_request, listener));
             }
         }

@@ -1,3 +1,4 @@
+//! Decisions over fixtures of nodes and pods.
 #![allow(clippy::unwrap_used, reason = "the fixtures are constants")]
 
 use std::sync::Arc;

@@ -1,3 +1,4 @@
+//! What the scheduler does with changes, without an API server.
 #![allow(clippy::unwrap_used, reason = "the fixtures are constants")]
 
 use super::*;
