@@ -10,7 +10,7 @@ mod netns;
 mod registry;
 mod terminal;
 
-pub use cluster::{Cluster, Options};
+pub use cluster::{Cluster, NODE_IP, Options};
 pub use command::{Output, eventually, run};
 pub use netns::Netns;
 pub use registry::Registry;

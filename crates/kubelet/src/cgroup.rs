@@ -61,9 +61,13 @@ impl Cgroups {
 
     /// Makes the cgroup of a pod with its limits.
     pub fn create(&self, pod: &Pod) -> Result<(), CgroupError> {
+        self.limit(pod, resources::pod(pod))
+    }
+
+    /// Makes sure of a pod's cgroup, with these limits.
+    pub fn limit(&self, pod: &Pod, limits: PodLimits) -> Result<(), CgroupError> {
         let qos = api::pod::stored_qos_class(pod);
         let cgroup = resources::pod_cgroup(qos, pod.uid());
-        let limits = resources::pod(pod);
         if self.unified {
             let directory = self.root.join(cgroup.trim_start_matches('/'));
             self.create_unified(&directory)?;

@@ -90,11 +90,11 @@ pub fn resource_field(
         _ => return Err(unsupported()),
     };
     let amount = match list {
-        "limits" => match resources::limit(container, resource) {
+        "limits" => match resources::limit(pod, container, resource) {
             0 => node,
             limit => limit,
         },
-        "requests" => resources::request(container, resource),
+        "requests" => resources::own_request(container, resource),
         _ => return Err(unsupported()),
     };
     let divisor = selector

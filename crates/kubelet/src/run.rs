@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::cri_config::dns;
 use crate::image::Images;
 use crate::node::{self, facts};
+use crate::pods::ledger::Ledger;
 use crate::pods::{Context, Pods};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -68,6 +69,7 @@ impl Kubelet {
             services: informers.all::<Service>(),
             cgroups: Cgroups::at(Path::new(CGROUPS)),
             capacity: machine.allocatable(),
+            ledger: Ledger::new(machine.allocatable()),
             host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
             // A node without one resolves nothing, and so do its pods.
             node_dns: dns::parse(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),

@@ -13,7 +13,7 @@ pub use containers::{
 pub(crate) use resources::is_pod_level;
 pub use resources::{
     Qos, Resources, aggregate_container_requests, has_pod_level_resources, limits, observed_requests, qos_class,
-    requests, stored_qos_class,
+    requests, requests_without_overhead, stored_qos_class, written,
 };
 
 /// The annotation that says where a kubelet has a pod from: `file`, `http` or `api`.

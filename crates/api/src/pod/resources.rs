@@ -134,7 +134,30 @@ pub fn requests(pod: &Pod) -> Resources {
     let Some(spec) = &pod.spec else {
         return Resources::new();
     };
-    complete_requests(spec, aggregate_container_requests(spec))
+    complete_requests(
+        spec,
+        aggregate_container_requests(spec),
+        own_requests(spec.resources.as_ref()),
+    )
+}
+
+/// What the pod asks for, by its spec, without the overhead of its runtime.
+pub fn requests_without_overhead(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else {
+        return Resources::new();
+    };
+    with_pod_level(
+        aggregate_container_requests(spec),
+        own_requests(spec.resources.as_ref()),
+    )
+}
+
+/// The amounts as an object has them; none for an empty list.
+pub fn written(amounts: &Resources) -> Option<BTreeMap<String, Written>> {
+    let list = amounts
+        .iter()
+        .map(|(name, quantity)| (name.clone(), Written(quantity.to_string())));
+    Some(list.collect::<BTreeMap<_, _>>()).filter(|list| !list.is_empty())
 }
 
 /// What the pod holds at its node: as [`requests`], but while a resize is under way the most of what is
@@ -146,31 +169,43 @@ pub fn observed_requests(pod: &Pod) -> Resources {
     let Some(status) = &pod.status else {
         return requests(pod);
     };
+    // What cannot be had is not counted: the pod stays as it is.
     let infeasible = condition(pod, "PodResizePending").is_some_and(|c| c.reason.as_deref() == Some("Infeasible"));
+    let most =
+        |asked: Resources, allocated: Option<&BTreeMap<String, Written>>, in_force: Option<&ResourceRequirements>| {
+            let in_force = in_force.and_then(|resources| resources.requests.as_ref());
+            let mut most = if infeasible && (in_force.is_some() || allocated.is_some()) {
+                Resources::new()
+            } else {
+                asked
+            };
+            raise(&mut most, &amounts(in_force));
+            raise(&mut most, &amounts(allocated));
+            most
+        };
     let sum = aggregate(spec, |kind, container| {
         let asked = own_requests(container.resources.as_ref());
-        let Some(observed) = kind.statuses(status).iter().find(|s| s.name == container.name) else {
-            return asked;
-        };
-        let in_force = observed
-            .resources
-            .as_ref()
-            .and_then(|resources| resources.requests.as_ref());
-        let allocated = observed.allocated_resources.as_ref();
-        let mut most = if infeasible && (in_force.is_some() || allocated.is_some()) {
-            Resources::new()
-        } else {
-            asked
-        };
-        raise(&mut most, &amounts(in_force));
-        raise(&mut most, &amounts(allocated));
-        most
+        match kind.statuses(status).iter().find(|s| s.name == container.name) {
+            Some(observed) => most(
+                asked,
+                observed.allocated_resources.as_ref(),
+                observed.resources.as_ref(),
+            ),
+            None => asked,
+        }
     });
-    complete_requests(spec, sum)
+    let mut whole = own_requests(spec.resources.as_ref());
+    if !whole.is_empty() {
+        // What is allocated may name resources that only containers ask for.
+        let named: Vec<String> = whole.keys().cloned().collect();
+        whole = most(whole, status.allocated_resources.as_ref(), status.resources.as_ref());
+        whole.retain(|name, _| named.contains(name));
+    }
+    complete_requests(spec, sum, whole)
 }
 
-fn complete_requests(spec: &PodSpec, sum: Resources) -> Resources {
-    let mut total = with_pod_level(sum, own_requests(spec.resources.as_ref()));
+fn complete_requests(spec: &PodSpec, sum: Resources, whole: Resources) -> Resources {
+    let mut total = with_pod_level(sum, whole);
     add(&mut total, &amounts(spec.overhead.as_ref()));
     total
 }
@@ -319,6 +354,28 @@ mod tests {
         .unwrap();
         assert_eq!(shown(&observed_requests(&pod)), ["cpu=3", "memory=1Mi"]);
         assert_eq!(shown(&requests(&pod)), ["cpu=1", "memory=1Mi"]);
+    }
+
+    #[test]
+    fn a_resize_of_the_whole_pod_holds_the_most() {
+        let mut pod = pod(json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "1"}}}));
+        pod.status = serde_json::from_value(
+            json!({"allocatedResources": {"cpu": "2", "memory": "1Mi"}, "resources": {"requests": {"cpu": "3"}}}),
+        )
+        .unwrap();
+        assert_eq!(shown(&observed_requests(&pod)), ["cpu=3"]);
+        assert_eq!(shown(&requests(&pod)), ["cpu=1"]);
+        let mut pod = self::pod(json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "100"}}}));
+        pod.status = serde_json::from_value(json!({
+            "allocatedResources": {"cpu": "2"}, "resources": {"requests": {"cpu": "2"}},
+            "conditions": [{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}],
+        }))
+        .unwrap();
+        assert_eq!(
+            shown(&observed_requests(&pod)),
+            ["cpu=2"],
+            "what cannot be had is not counted"
+        );
     }
 
     #[test]

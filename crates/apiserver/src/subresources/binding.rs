@@ -86,6 +86,7 @@ fn bind(object: &mut dyn Object, binding: &Binding, name: &str) -> Result<(), St
             .get_or_insert_default()
             .extend(annotations.clone());
     }
+    let generation = pod.metadata.generation;
     let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
     let now = meta::time(Timestamp::now());
     match conditions
@@ -97,11 +98,13 @@ fn bind(object: &mut dyn Object, binding: &Binding, name: &str) -> Result<(), St
             condition.status = "True".into();
             condition.last_transition_time = Some(now);
             (condition.reason, condition.message) = (None, None);
+            condition.observed_generation = generation;
         }
         None => conditions.push(PodCondition {
             type_: "PodScheduled".into(),
             status: "True".into(),
             last_transition_time: Some(now),
+            observed_generation: generation,
             ..PodCondition::default()
         }),
     }

@@ -1,6 +1,8 @@
 //! A container, as the runtime is asked for it.
 
-use cri::v1::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, Signal};
+use cri::v1::{
+    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, NamespaceMode, Signal,
+};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::security::ImageUser;
@@ -24,6 +26,8 @@ pub struct Inputs<'a> {
     pub memory_capacity: i64,
     /// Whether the node's cgroups are version 2.
     pub unified: bool,
+    /// The instance whose processes it is to see, where its pod's containers do not see each other's.
+    pub target: Option<String>,
     /// The container's part in the pod.
     pub role: Role,
     /// The pod.
@@ -72,6 +76,13 @@ pub fn config(container: &Container, inputs: Inputs<'_>) -> ContainerConfig {
         .lifecycle
         .as_ref()
         .and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+    let mut security_context = security::container(pod, container, &inputs.image_user);
+    if let (Some(target), Some(namespaces)) = (inputs.target, &mut security_context.namespace_options)
+        && namespaces.pid() == NamespaceMode::Container
+    {
+        namespaces.set_pid(NamespaceMode::Target);
+        namespaces.target_id = target;
+    }
     ContainerConfig {
         metadata: Some(ContainerMetadata {
             name: container.name.clone(),
@@ -102,7 +113,7 @@ pub fn config(container: &Container, inputs: Inputs<'_>) -> ContainerConfig {
                 inputs.memory_capacity,
                 inputs.unified,
             )),
-            security_context: Some(security::container(pod, container, &inputs.image_user)),
+            security_context: Some(security_context),
         }),
         stop_signal: stop_signal.map_or(Signal::RuntimeDefault, signal).into(),
         mounts: inputs.mounts,

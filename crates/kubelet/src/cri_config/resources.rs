@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cri::v1::LinuxContainerResources;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use api::pod::{Qos, is_critical, stored_qos_class};
@@ -41,20 +41,20 @@ fn amount(list: Option<&BTreeMap<String, Quantity>>, resource: &str) -> i64 {
     }
 }
 
-/// A container's request in thousandths of a CPU, or bytes; 0 for none.
-pub fn request(container: &Container, resource: &str) -> i64 {
+/// A container's request in thousandths of a CPU, or bytes, or else its limit; 0 for none.
+pub fn own_request(container: &Container, resource: &str) -> i64 {
     let requests = container
         .resources
         .as_ref()
         .and_then(|resources| resources.requests.as_ref());
     match amount(requests, resource) {
-        0 => limit(container, resource),
+        0 => own_limit(container, resource),
         amount => amount,
     }
 }
 
-/// A container's limit in thousandths of a CPU, or bytes; 0 for none.
-pub fn limit(container: &Container, resource: &str) -> i64 {
+/// A container's own limit in thousandths of a CPU, or bytes; 0 for none.
+pub fn own_limit(container: &Container, resource: &str) -> i64 {
     amount(
         container
             .resources
@@ -62,6 +62,35 @@ pub fn limit(container: &Container, resource: &str) -> i64 {
             .and_then(|resources| resources.limits.as_ref()),
         resource,
     )
+}
+
+/// What a container is weighed by: its own request, or else the limit that holds for it.
+pub fn request(pod: &Pod, container: &Container, resource: &str) -> i64 {
+    match own_request(container, resource) {
+        0 => limit(pod, container, resource),
+        amount => amount,
+    }
+}
+
+/// The limit that holds for a container: its own, or else that of the whole pod; 0 for none.
+pub fn limit(pod: &Pod, container: &Container, resource: &str) -> i64 {
+    match own_limit(container, resource) {
+        0 => amount(whole(pod).and_then(|whole| whole.limits.as_ref()), resource),
+        amount => amount,
+    }
+}
+
+fn whole(pod: &Pod) -> Option<&ResourceRequirements> {
+    pod.spec()?.resources.as_ref()
+}
+
+/// What the pod as a whole asks for beyond its containers, spread over them.
+fn spread_request(pod: &Pod, resource: &str) -> i64 {
+    let asked = amount(whole(pod).and_then(|whole| whole.requests.as_ref()), resource);
+    let staying = || pod.containers().filter(|(role, _)| *role != Role::Init);
+    let own: i64 = staying().map(|(_, container)| own_request(container, resource)).sum();
+    let count = i64::try_from(staying().count()).unwrap_or(i64::MAX);
+    (asked - own).max(0).checked_div(count).unwrap_or(0)
 }
 
 /// The weight of thousandths of a CPU.
@@ -85,13 +114,14 @@ pub fn oom_score_adj(pod: &Pod, qos: Qos, container: &Container, role: Role, mem
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let own = request(container, "memory");
+            let spread = spread_request(pod, "memory");
+            let own = own_request(container, "memory") + spread;
             // A sidecar must not be killed before the containers it serves.
             let asked = match role {
                 Role::Sidecar => pod
                     .containers()
                     .filter(|(role, _)| *role == Role::App)
-                    .map(|(_, container)| request(container, "memory"))
+                    .map(|(_, container)| own_request(container, "memory") + spread)
                     .min()
                     .map_or(own, |least| least.max(own)),
                 _ => own,
@@ -111,12 +141,12 @@ pub fn container(
     unified: bool,
 ) -> LinuxContainerResources {
     let qos = stored_qos_class(pod);
-    let quota = quota(limit(container, "cpu"));
+    let quota = quota(limit(pod, container, "cpu"));
     LinuxContainerResources {
         cpu_period: if quota > 0 { PERIOD_MICROSECONDS } else { 0 },
         cpu_quota: quota,
-        cpu_shares: shares(request(container, "cpu")),
-        memory_limit_in_bytes: limit(container, "memory"),
+        cpu_shares: shares(request(pod, container, "cpu")),
+        memory_limit_in_bytes: limit(pod, container, "memory"),
         oom_score_adj: oom_score_adj(pod, qos, container, role, memory_capacity),
         // On v2 a container is killed whole, never half.
         unified: if unified {
@@ -126,6 +156,36 @@ pub fn container(
         },
         ..Default::default()
     }
+}
+
+/// Requests and limits, with what the runtime enforces in place of what it was told where that is something else.
+pub fn in_force(mut told: ResourceRequirements, enforced: &LinuxContainerResources) -> ResourceRequirements {
+    use api::quantity::Quantity as Amount;
+    let cpu = |list: &Option<BTreeMap<String, Quantity>>| amount(list.as_ref(), "cpu");
+    let put = |list: &mut Option<BTreeMap<String, Quantity>>, resource: &str, found: Amount| {
+        if let Some(entry) = list.as_mut().and_then(|list| list.get_mut(resource)) {
+            *entry = Quantity(found.to_string());
+        }
+    };
+    let (limit, period) = (enforced.cpu_quota, enforced.cpu_period);
+    if limit > 0 && period > 0 && limit != quota(cpu(&told.limits)) {
+        put(
+            &mut told.limits,
+            "cpu",
+            Amount::from_millis(limit.saturating_mul(1000) / period),
+        );
+    }
+    let weight = enforced.cpu_shares;
+    if weight > 0 && weight != shares(cpu(&told.requests)) {
+        // Rounded up, so that thousandths come out as they went in.
+        let millis = (weight.saturating_mul(1000) + SHARES_PER_CPU - 1) / SHARES_PER_CPU;
+        put(&mut told.requests, "cpu", Amount::from_millis(millis));
+    }
+    let bytes = enforced.memory_limit_in_bytes;
+    if bytes > 0 && bytes != amount(told.limits.as_ref(), "memory") {
+        put(&mut told.limits, "memory", Amount::from_bytes(bytes));
+    }
+    told
 }
 
 /// What the cgroup of a whole pod gets.
@@ -139,13 +199,24 @@ pub struct PodLimits {
     pub memory: i64,
 }
 
+impl PodLimits {
+    /// The wider of both, of each.
+    pub fn wider(self, other: Self) -> Self {
+        let limit = |a: i64, b: i64| if a == 0 || b == 0 { 0 } else { a.max(b) };
+        Self {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota: limit(self.cpu_quota, other.cpu_quota),
+            memory: limit(self.memory, other.memory),
+        }
+    }
+}
+
 /// By what the pod asks for in all; a limit only where nothing in the pod is without one.
 pub fn pod(pod: &Pod) -> PodLimits {
     let (requests, limits) = (api::pod::requests(pod), api::pod::limits(pod));
-    let whole = pod.spec().and_then(|spec| spec.resources.as_ref()?.limits.as_ref());
     let bounded = |resource: &str| {
-        whole.is_some_and(|whole| whole.contains_key(resource))
-            || pod.containers().all(|(_, container)| limit(container, resource) > 0)
+        pod.containers()
+            .all(|(_, container)| limit(pod, container, resource) > 0)
     };
     let limited = |resource: &str| limits.get(resource).filter(|_| bounded(resource));
     PodLimits {
@@ -218,6 +289,71 @@ mod tests {
             assert_eq!(oom_score_adj(&pod, class, first, role, gib), score);
             assert_eq!(super::pod(&pod), limits);
         }
+    }
+
+    #[test]
+    fn the_whole_pod_stands_in_for_what_its_containers_do_not_say() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {
+            "resources": {"requests": {"cpu": "1", "memory": "512Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
+            "containers": [{"name": "none"}, {"name": "own", "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "256Mi"}}}],
+        }}))
+        .unwrap();
+        let of = |name: &str| {
+            let (role, container) = pod.container(name).unwrap();
+            let all = super::container(&pod, container, role, 1 << 30, false);
+            (
+                all.cpu_shares,
+                all.cpu_quota,
+                all.memory_limit_in_bytes,
+                all.oom_score_adj,
+            )
+        };
+        // 512Mi less the 256Mi that one of them has, in halves.
+        assert_eq!(of("none"), (2048, 200_000, 1 << 30, 875));
+        assert_eq!(of("own"), (256, 50_000, 256 << 20, 625));
+        let limits = PodLimits {
+            cpu_shares: 1024,
+            cpu_quota: 200_000,
+            memory: 1 << 30,
+        };
+        assert_eq!(super::pod(&pod), limits);
+        let narrow = PodLimits {
+            cpu_shares: 2048,
+            cpu_quota: 0,
+            memory: 1,
+        };
+        let wide = PodLimits {
+            cpu_quota: 0,
+            cpu_shares: 2048,
+            ..limits
+        };
+        assert_eq!(limits.wider(narrow), wide);
+    }
+
+    #[test]
+    fn what_is_enforced_is_told() {
+        let told: ResourceRequirements = serde_json::from_value(
+            json!({"requests": {"cpu": "333m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}),
+        )
+        .unwrap();
+        let enforced = LinuxContainerResources {
+            cpu_shares: 340,
+            cpu_quota: 100_000,
+            cpu_period: 100_000,
+            memory_limit_in_bytes: 1 << 30,
+            ..Default::default()
+        };
+        assert_eq!(in_force(told.clone(), &enforced), told);
+        let less = LinuxContainerResources {
+            cpu_shares: 1024,
+            cpu_quota: 50_000,
+            memory_limit_in_bytes: 512 << 20,
+            ..enforced
+        };
+        assert_eq!(
+            serde_json::to_value(in_force(told, &less)).unwrap(),
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "512Mi"}})
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Worker {
             self.memory.cleaning |= takes_away && plan.removes;
             let done = match action {
                 Action::CreateSandbox { attempt } => self.create_sandbox(*attempt).await,
+                Action::Resize => self.resize().await,
                 Action::Start { name, restarts, failed } => self.start(name, *restarts, *failed).await,
                 Action::Stop { id, name, grace, why } => {
                     self.stop(id, name, *grace, why.as_deref());
@@ -126,6 +127,7 @@ impl Worker {
                 format!("unable to ensure pod container exists: {error}"),
             )
         })?;
+        self.sandbox_has_resources();
         let config = sandbox::config(&self.pod, attempt, &self.context.config, &self.context.node_dns);
         let logs = PathBuf::from(&config.log_directory);
         std::fs::create_dir_all(&logs).map_err(|error| sandboxed(format!("mkdir {}: {error}", logs.display())))?;
@@ -161,6 +163,7 @@ impl Worker {
     /// The stop goes on beside the worker: its grace period may be long, and may be shortened.
     fn stop(&mut self, id: &str, name: &str, grace: i64, why: Option<&str>) {
         let deadline = later(Timestamp::now(), SignedDuration::from_secs(grace));
+        self.note_end_for_resize(id, name);
         let anew = self.memory.stopping.insert(id.to_owned(), deadline).is_none();
         if anew {
             let message = why.map_or_else(|| format!("Stopping container {name}"), str::to_owned);

@@ -8,6 +8,11 @@ use super::memory::Memory;
 use super::observed::Observed;
 use super::pod::{PodExt, Role};
 
+/// A resize was asked for and not granted.
+pub const RESIZE_PENDING: &str = "PodResizePending";
+/// A resize was granted and is not in force yet.
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+
 /// What a condition says, before its times.
 struct Says {
     kind: &'static str,
@@ -40,7 +45,13 @@ impl Says {
 pub fn is_own(kind: &str) -> bool {
     matches!(
         kind,
-        "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled"
+        "PodReadyToStartContainers"
+            | "Initialized"
+            | "Ready"
+            | "ContainersReady"
+            | "PodScheduled"
+            | RESIZE_PENDING
+            | RESIZE_IN_PROGRESS
     )
 }
 
@@ -86,9 +97,23 @@ pub fn set(pod: &Pod, base: &PodStatus, status: &mut PodStatus, observed: &Obser
         .into_iter()
         .map(|says| condition(says, known, pod.metadata.generation, now))
         .collect();
+    if !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        let resizes = memory.resize.iter().flat_map(|resize| resize.conditions());
+        conditions.extend(resizes.map(|resize| {
+            let before = known.iter().find(|known| known.type_ == resize.type_);
+            let since = before.and_then(|before| before.last_transition_time.clone());
+            PodCondition {
+                status: "True".into(),
+                last_transition_time: since.or(Some(Time(now))),
+                ..resize
+            }
+        }));
+    }
     let others = known
         .iter()
         .filter(|known| !conditions.iter().any(|own| own.type_ == known.type_))
+        // A resize that is done is not spoken of any more.
+        .filter(|known| ![RESIZE_PENDING, RESIZE_IN_PROGRESS].contains(&known.type_.as_str()))
         .cloned()
         .collect::<Vec<_>>();
     conditions.extend(others);

@@ -11,6 +11,7 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::field::Capacity;
 use crate::image::Images;
+use crate::pods::ledger::Ledger;
 
 /// The node around the pods.
 pub struct Context {
@@ -30,6 +31,8 @@ pub struct Context {
     pub cgroups: Cgroups,
     /// What the node can give.
     pub capacity: Capacity,
+    /// Who holds how much of it.
+    pub ledger: Ledger,
     /// The node's addresses.
     pub host_ips: Vec<String>,
     /// The node's own resolv.conf.

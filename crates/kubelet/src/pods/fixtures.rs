@@ -79,6 +79,7 @@ pub fn instances(text: &str) -> Vec<Instance> {
             user: None,
             message_file: None,
             log_path: String::new(),
+            resources: None,
         }
     };
     text.split_whitespace().map(one).collect()

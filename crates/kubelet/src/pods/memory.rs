@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::Backoffs;
+use super::resize::Resize;
 use crate::probes::Results;
 
 /// Why a container waits, as its status says it.
@@ -78,6 +79,8 @@ pub struct Memory {
     pub cleaned: bool,
     /// Whether the volumes are set up.
     pub volumes_ready: bool,
+    /// How far resizes are; none for a pod of which only its end is left.
+    pub resize: Option<Resize>,
 }
 
 impl Memory {

@@ -10,17 +10,20 @@
 //! runtime's labels and annotations, and what the API no longer knows is ended.
 
 mod act;
+pub mod allocation;
 pub mod backoff;
 mod conditions;
 mod context;
 #[cfg(test)]
 mod fixtures;
 mod hooks;
+pub mod ledger;
 mod mailbox;
 pub mod memory;
 pub mod observed;
 pub mod plan;
 pub mod pod;
+pub mod resize;
 mod start;
 pub mod status;
 mod termination;
@@ -92,6 +95,10 @@ impl Pods {
     pub async fn run(&self, informer: Informer<Pod>) {
         informer.synced().await;
         let mut changes = informer.subscribe();
+        // Before any worker asks for more, all of them hold what they have.
+        for pod in informer.list().iter().filter(|pod| !api::pod::is_terminal(pod)) {
+            self.context.ledger.hold(pod.uid(), ledger::Amount::of(pod));
+        }
         self.end_orphans(&informer).await;
         let apply = async {
             loop {

@@ -76,6 +76,8 @@ pub struct Instance {
     pub message_file: Option<String>,
     /// Its log on the node.
     pub log_path: String,
+    /// What the runtime enforces.
+    pub resources: Option<v1::LinuxContainerResources>,
 }
 
 impl Instance {
@@ -276,6 +278,7 @@ impl Instance {
             user: status.user.and_then(|user| user.linux),
             message_file,
             log_path: status.log_path,
+            resources: status.resources.and_then(|resources| resources.linux),
         }
     }
 }

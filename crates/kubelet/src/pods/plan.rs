@@ -7,9 +7,11 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::allocation;
 use super::memory::{Memory, Waiting};
 use super::observed::{Instance, Observed, Sandbox, State};
 use super::pod::{PodExt, Role};
+use super::resize::Due;
 use crate::cri_config::labels;
 use crate::words;
 
@@ -26,6 +28,8 @@ pub enum Action {
         /// Which.
         id: String,
     },
+    /// Put in force what the pod was granted, as far as that needs no restart.
+    Resize,
     /// Make and start an instance of a container.
     Start {
         /// The container of the spec.
@@ -94,7 +98,7 @@ pub fn plan(pod: &Pod, gone: bool, observed: &Observed, memory: &Memory, now: Ti
     if removed || memory.verdict.is_some() {
         return end(pod, removed, gone, observed, memory, now);
     }
-    if is_over(pod, observed) {
+    if is_over(pod, observed, memory) {
         return end(pod, false, false, observed, memory, now);
     }
     let mut plan = run(pod, observed, memory, now);
@@ -112,7 +116,7 @@ pub fn active_deadline(pod: &Pod) -> Option<Timestamp> {
 }
 
 /// Whether every container has ended for good, or an init container that is not tried again has failed.
-pub fn is_over(pod: &Pod, observed: &Observed) -> bool {
+pub fn is_over(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
     if matches!(
         pod.status.as_ref().and_then(|status| status.phase.as_deref()),
         Some("Succeeded" | "Failed")
@@ -121,20 +125,26 @@ pub fn is_over(pod: &Pod, observed: &Observed) -> bool {
     }
     let ended = |role, container: &Container| {
         observed.latest(&container.name).and_then(|instance| {
-            (instance.state == State::Exited && !pod.restarts(role, container, instance.exit_code))
-                .then_some(instance.exit_code)
+            let again = pod.restarts(role, container, instance.exit_code) || resized(memory, instance);
+            (instance.state == State::Exited && !again).then_some(instance.exit_code)
         })
     };
     let mut apps = 0;
     for (role, container) in pod.containers() {
         match role {
             Role::Init if ended(role, container).is_some_and(|code| code != 0) => return true,
-            Role::Init | Role::Sidecar => {}
+            Role::Init | Role::Sidecar | Role::Ephemeral => {}
             Role::App if ended(role, container).is_none() => return false,
             Role::App => apps += 1,
         }
     }
     apps > 0
+}
+
+/// Whether an instance ended only to start with other resources.
+fn resized(memory: &Memory, instance: &Instance) -> bool {
+    let resize = memory.resize.as_ref();
+    resize.is_some_and(|resize| resize.ended.contains(&instance.id))
 }
 
 fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
@@ -151,6 +161,21 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
         }
     }
     prune(observed, &mut plan);
+    match memory.resize.as_ref().map(|resize| resize.due(pod, now)) {
+        Some(Due::Now) => plan.actions.push(Action::Resize),
+        Some(Due::At(at)) => plan.wake_at(at),
+        Some(Due::No) | None => {}
+    }
+    // They may come while the pod still starts: that may be what is to be looked at.
+    for container in pod.ephemeral() {
+        match observed.latest(&container.name) {
+            None => start(pod, &container, None, memory, now, &mut plan),
+            Some(instance) if instance.state == State::Created => plan.actions.push(Action::RemoveInstance {
+                id: instance.id.clone(),
+            }),
+            Some(_) => {}
+        }
+    }
     let apps_began = pod
         .containers()
         .any(|(role, container)| role == Role::App && observed.latest_in(&sandbox.id, &container.name).is_some());
@@ -180,7 +205,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
             }
             Some(State::Running) => {
                 let Some(instance) = current else { continue };
-                if let Some((why, grace)) = ends_alone(container, instance, memory)
+                if let Some((why, grace)) = ends_alone(pod, role, container, instance, memory)
                     && !memory.stopping.contains_key(&instance.id)
                 {
                     plan.actions
@@ -192,7 +217,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
             }
             Some(State::Exited) => {
                 let code = current.map_or(0, |instance| instance.exit_code);
-                if pod.restarts(role, container, code) {
+                if pod.restarts(role, container, code) || current.is_some_and(|current| resized(memory, current)) {
                     // An init container that is done needs no restart, though its pod may start it again elsewhere.
                     start(pod, container, last, memory, now, &mut plan);
                     go_on = role == Role::App || apps_began;
@@ -207,7 +232,13 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
 }
 
 /// Why one instance ends though its pod goes on, and in how many seconds, where not what the pod says.
-fn ends_alone(container: &Container, instance: &Instance, memory: &Memory) -> Option<(String, Option<i64>)> {
+fn ends_alone(
+    pod: &Pod,
+    role: Role,
+    container: &Container,
+    instance: &Instance,
+    memory: &Memory,
+) -> Option<(String, Option<i64>)> {
     if !instance.hash.is_empty() && instance.hash != labels::hash(container) {
         return Some((
             format!("Container {} definition changed, will be restarted", container.name),
@@ -216,6 +247,10 @@ fn ends_alone(container: &Container, instance: &Instance, memory: &Memory) -> Op
     }
     if memory.unhooked.contains(&instance.id) {
         return Some(("FailedPostStartHook".into(), None));
+    }
+    let allocation = memory.resize.as_ref().map(|resize| &resize.allocation);
+    if allocation::ends_for_resize(pod, role, container, allocation) {
+        return Some((format!("Container {} resize requires restart", container.name), None));
     }
     memory.probes.condemned(container, &instance.id)
 }

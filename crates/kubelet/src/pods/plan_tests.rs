@@ -13,6 +13,7 @@ fn words(plan: &Plan) -> String {
         Action::CreateSandbox { attempt } => format!("sandbox{attempt}"),
         Action::StopSandbox { id } => format!("stop-{id}"),
         Action::Start { name, restarts, .. } => format!("start-{name}{restarts}"),
+        Action::Resize => "resize".into(),
         Action::Stop { id, grace, .. } => format!("stop-{id}/{grace}"),
         Action::RemoveInstance { id } => format!("rm-{id}"),
         Action::RemoveSandbox { id } => format!("rm-{id}"),
@@ -54,6 +55,34 @@ fn a_pod_comes_up_in_order() {
         let plan = planned(&pod(policy, names), &observed(sandboxes, seen), &Memory::default());
         assert_eq!(words(&plan), expected, "{policy} {names} | {sandboxes} | {seen}");
     }
+}
+
+#[test]
+fn ephemeral_containers_start_once() {
+    let mut pod = pod("Always", "init a");
+    pod.spec.as_mut().unwrap().ephemeral_containers =
+        serde_json::from_value(json!([{"name": "debug"}, {"name": "more"}])).unwrap();
+    for (seen, expected) in [
+        ("", "start-debug0 start-more0 start-init0"),
+        ("more:0@s0=run debug:0@s0=1", "start-init0"),
+        ("a:0@s0=run debug:0@s0=0", "start-more0"),
+        ("a:0@s0=run more:0@s0=new debug:0@s0=run", "rm-more0"),
+    ] {
+        let plan = planned(&pod, &observed("s0", seen), &Memory::default());
+        assert_eq!(words(&plan), expected, "{seen}");
+    }
+    let mut over = pod.clone();
+    over.spec.as_mut().unwrap().restart_policy = Some("Never".into());
+    let plan = planned(
+        &over,
+        &observed("s0", "a:0@s0=0 init:0@s0=0 debug:0@s0=run"),
+        &Memory::default(),
+    );
+    assert_eq!(
+        words(&plan),
+        "stop-debug0/30",
+        "the pod does not wait for who looks around in it"
+    );
 }
 
 #[test]

@@ -13,6 +13,19 @@ pub enum Role {
     Sidecar,
     /// One of the pod's own containers.
     App,
+    /// Put into the pod while it runs, to look at it; never restarted, and no part of how the pod fares.
+    Ephemeral,
+}
+
+impl Role {
+    /// The list of the spec that it is in.
+    pub fn kind(self) -> ContainerKind {
+        match self {
+            Role::Init | Role::Sidecar => ContainerKind::Init,
+            Role::App => ContainerKind::Main,
+            Role::Ephemeral => ContainerKind::Ephemeral,
+        }
+    }
 }
 
 /// The parts of a pod that are always there on a node, without the options of the type.
@@ -29,6 +42,10 @@ pub trait PodExt {
     fn containers(&self) -> impl Iterator<Item = (Role, &Container)>;
     /// The container of that name, and what it is.
     fn container(&self, name: &str) -> Option<(Role, &Container)>;
+    /// The ephemeral containers, with the type of the others.
+    fn ephemeral(&self) -> impl Iterator<Item = Container>;
+    /// What the container of that name is, be it ephemeral or not.
+    fn role(&self, name: &str) -> Option<Role>;
     /// What a container does after it exited with that code.
     fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool;
     /// Seconds that its containers have to end, as of now.
@@ -83,14 +100,22 @@ impl PodExt for Pod {
         self.containers().find(|(_, container)| container.name == name)
     }
 
+    fn ephemeral(&self) -> impl Iterator<Item = Container> {
+        let spec = self.spec.iter();
+        spec.flat_map(|spec| spec.ephemeral_containers.iter().flatten())
+            .map(api::pod::as_container)
+    }
+
+    fn role(&self, name: &str) -> Option<Role> {
+        let ephemeral = || self.ephemeral().any(|container| container.name == name);
+        self.container(name)
+            .map(|(role, _)| role)
+            .or_else(|| ephemeral().then_some(Role::Ephemeral))
+    }
+
     fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool {
-        let kind = if role == Role::App {
-            ContainerKind::Main
-        } else {
-            ContainerKind::Init
-        };
         let spec = self.spec.as_ref();
-        spec.is_some_and(|spec| api::pod::is_restartable(spec, kind, container, exit_code))
+        spec.is_some_and(|spec| api::pod::is_restartable(spec, role.kind(), container, exit_code))
     }
 
     fn grace(&self) -> i64 {
@@ -118,13 +143,8 @@ impl PodExt for Pod {
     }
 
     fn container_reference(&self, role: Role, name: &str) -> ObjectReference {
-        let kind = if role == Role::App {
-            ContainerKind::Main
-        } else {
-            ContainerKind::Init
-        };
         ObjectReference {
-            field_path: Some(kind.event_path(name)),
+            field_path: Some(role.kind().event_path(name)),
             ..self.reference()
         }
     }

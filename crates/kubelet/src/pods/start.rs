@@ -32,8 +32,16 @@ impl Worker {
     /// Whether the round goes on with other containers; it always does, as each is on its own.
     pub(super) async fn start(&mut self, name: &str, restarts: u32, failed: Option<Timestamp>) -> bool {
         let pod = self.pod.clone();
-        let Some((role, container)) = pod.container(name) else {
-            return true;
+        let ephemeral;
+        let (role, container) = match pod.container(name) {
+            Some(found) => found,
+            None => {
+                let Some(found) = pod.ephemeral().find(|container| container.name == name) else {
+                    return true;
+                };
+                ephemeral = found;
+                (Role::Ephemeral, &ephemeral)
+            }
         };
         let Some(image) = self.ensure_image(container).await else {
             return true;
@@ -217,6 +225,7 @@ impl Worker {
             mounts,
             memory_capacity: self.context.capacity.memory,
             unified: self.context.cgroups.unified(),
+            target: self.target(&container.name).map_err(refused)?,
             role,
             pod: &pod,
         };
@@ -240,6 +249,7 @@ impl Worker {
             .start_container(StartContainerRequest { container_id })
             .await;
         started.map_err(|error| Waiting::new("RunContainerError", error.message))?;
+        self.container_has_resources(&container.name);
         self.tell(&container.name, Normal, "Started", "Container started");
         if let Some(hook) = container
             .lifecycle
@@ -261,6 +271,25 @@ impl Worker {
             });
         }
         Ok(())
+    }
+
+    /// The instance whose processes an ephemeral container is to see.
+    fn target(&self, name: &str) -> Result<Option<String>, String> {
+        let ephemeral = self.pod.spec().and_then(|spec| spec.ephemeral_containers.as_ref());
+        let target = ephemeral
+            .into_iter()
+            .flatten()
+            .find(|container| container.name == name)
+            .and_then(|container| container.target_container_name.as_deref())
+            .filter(|target| !target.is_empty());
+        target
+            .map(|target| {
+                let instance = self.observed.latest(target);
+                instance
+                    .map(|instance| instance.id.clone())
+                    .ok_or_else(|| format!("unable to find target container {target}"))
+            })
+            .transpose()
     }
 
     /// Volumes, /etc/hosts, and the file for the container's last words.

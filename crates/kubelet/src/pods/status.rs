@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, VolumeMountStatus,
+    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -12,6 +12,7 @@ use super::memory::{Memory, Waiting};
 use super::observed::{Instance, Observed, State, time};
 use super::plan::Plan;
 use super::pod::{PodExt, Role};
+use crate::cri_config::resources;
 
 /// What a status is made of besides the pod's own things.
 pub struct Facts<'a> {
@@ -36,6 +37,10 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
         }
     }
     apps.sort_by(|a, b| a.name.cmp(&b.name));
+    let ephemeral: Vec<ContainerStatus> = pod
+        .ephemeral()
+        .map(|container| container_status(pod, Role::Ephemeral, &container, observed, memory, plan, initialized))
+        .collect();
     let phase = phase(pod, &inits, &apps, memory, plan, observed);
     let mut status = PodStatus {
         phase: Some(phase.into()),
@@ -44,8 +49,15 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
         host_ips: Some(facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         qos_class: Some(api::pod::stored_qos_class(pod).as_str().into()),
         observed_generation: pod.metadata.generation,
+        allocated_resources: api::pod::written(&api::pod::requests_without_overhead(pod)),
+        resources: pod.spec().and_then(|spec| spec.resources.clone()).map(|granted| {
+            let resize = memory.resize.as_ref();
+            let actual = resize.and_then(|resize| resize.allocation.actual.pod.clone());
+            actual.unwrap_or(granted)
+        }),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: (!apps.is_empty()).then_some(apps),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         ..base.clone()
     };
     if let Some(verdict) = memory.verdict.as_ref().filter(|_| phase == "Failed") {
@@ -117,8 +129,11 @@ fn container_status(
     let waits = |waiting: Option<&Waiting>| {
         let reason = match waiting {
             Some(waiting) => waiting.reason.clone(),
-            None if role == Role::App && !initialized || role != Role::App => "PodInitializing".into(),
-            None => "ContainerCreating".into(),
+            None => match role {
+                Role::App if initialized => "ContainerCreating".into(),
+                Role::Ephemeral if pod.containers().all(|(role, _)| role == Role::App) => "ContainerCreating".into(),
+                _ => "PodInitializing".into(),
+            },
         };
         let message = waiting
             .map(|waiting| waiting.message.clone())
@@ -165,12 +180,13 @@ fn container_status(
     let probed = latest.is_some_and(|latest| memory.probes.ready(container, &latest.id));
     let ready = match role {
         Role::Init => state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0),
+        Role::Ephemeral => false,
         _ => started && probed && !plan.ended,
     };
     ContainerStatus {
         name: name.clone(),
         ready,
-        started: Some(started),
+        started: (role != Role::Ephemeral).then_some(started),
         restart_count: latest
             .map(|latest| latest.restarts as i32)
             .or(known.map(|known| known.restart_count))
@@ -192,7 +208,7 @@ fn container_status(
             .resources
             .as_ref()
             .and_then(|resources| resources.requests.clone()),
-        resources: Some(container.resources.clone().unwrap_or_default()),
+        resources: Some(in_force(container, latest.filter(|_| running), memory)),
         user: latest
             .and_then(|latest| latest.user.as_ref())
             .map(|user| ContainerUser {
@@ -207,15 +223,28 @@ fn container_status(
     }
 }
 
+/// What is in force for a container; what was granted, for one that does not run.
+fn in_force(container: &Container, running: Option<&Instance>, memory: &Memory) -> ResourceRequirements {
+    let granted = || container.resources.clone().unwrap_or_default();
+    let Some(instance) = running else { return granted() };
+    let kept = memory
+        .resize
+        .as_ref()
+        .map(|resize| &resize.allocation.actual.containers);
+    let actual = kept
+        .and_then(|kept| kept.get(&container.name).cloned())
+        .unwrap_or_else(granted);
+    match &instance.resources {
+        Some(told) => resources::in_force(actual, told),
+        None => actual,
+    }
+}
+
 /// What the pod's object says of a container.
 fn known<'a>(pod: &'a Pod, role: Role, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let list = if role == Role::App {
-        &status.container_statuses
-    } else {
-        &status.init_container_statuses
-    };
-    list.as_ref()?.iter().find(|status| status.name == name)
+    let list = role.kind().statuses(status);
+    list.iter().find(|status| status.name == name)
 }
 
 fn ended(instance: &Instance) -> ContainerState {

@@ -16,9 +16,13 @@ pub async fn message(pod: &Pod, instance: &Instance) -> String {
     if let Some(path) = &instance.message_file {
         message = tail(path, LONGEST_MESSAGE).await;
     }
-    let falls_back = pod
-        .container(&instance.name)
-        .is_some_and(|(_, container)| container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"));
+    let asks = |policy: Option<&str>| policy == Some("FallbackToLogsOnError");
+    let falls_back = match pod.container(&instance.name) {
+        Some((_, container)) => asks(container.termination_message_policy.as_deref()),
+        None => pod
+            .ephemeral()
+            .any(|container| container.name == instance.name && asks(container.termination_message_policy.as_deref())),
+    };
     if message.is_empty() && falls_back && instance.exit_code != 0 {
         message = log_tail(&tail(&instance.log_path, LONGEST_LOG * 4).await);
     }

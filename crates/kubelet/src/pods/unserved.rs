@@ -35,12 +35,6 @@ pub fn fields(pod: &Pod) -> Vec<String> {
             "spec.resourceClaims",
             spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
         ),
-        (
-            "spec.ephemeralContainers",
-            spec.ephemeral_containers
-                .as_ref()
-                .is_some_and(|containers| !containers.is_empty()),
-        ),
     ];
     fields.extend(
         asked

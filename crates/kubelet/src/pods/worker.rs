@@ -10,12 +10,14 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::allocation::Allocation;
 use super::context::Context;
 use super::mailbox::Mailbox;
 use super::memory::{Memory, Verdict, Waiting};
 use super::observed::Observed;
 use super::plan::{self, Plan};
 use super::pod::PodExt;
+use super::resize::Resize;
 use super::status::{self, Facts};
 use super::writer::{Wanted, Writer};
 use super::{View, conditions, unserved};
@@ -36,7 +38,7 @@ const EVICTION_GRACE: i64 = 1;
 pub(super) struct Worker {
     pub(super) context: Arc<Context>,
     pub(super) mailbox: Arc<Mailbox>,
-    /// The pod with the status that the kubelet knows.
+    /// The pod with the resources that it was granted, and the status that the kubelet knows.
     pub(super) pod: Arc<Pod>,
     /// The pod as the API server has it.
     pub(super) seen: Arc<Pod>,
@@ -45,7 +47,7 @@ pub(super) struct Worker {
     pub(super) observed: Arc<Observed>,
     /// Where the volumes are, once they are set up.
     pub(super) volumes: Option<HashMap<String, PathBuf>>,
-    gone: bool,
+    pub(super) gone: bool,
     pub(super) writer: Writer,
     view: watch::Sender<View>,
     published: Option<PodStatus>,
@@ -68,14 +70,20 @@ impl Worker {
             pod: pod.clone(),
             observed: observed.clone(),
         });
+        let mut memory = Memory::of(&pod);
+        let kept = Allocation::load(&context.config.pod_dir(pod.uid()));
+        memory.resize = (!gone).then(|| Resize::of(&pod, kept));
         let worker = Self {
-            memory: Memory::of(&pod),
             writer: Writer::start(context.client.clone()),
             context,
             mailbox,
             seen: pod.clone(),
             seen_changed: false,
-            pod,
+            pod: match &memory.resize {
+                Some(resize) => Arc::new(resize.allocation.granted.put_into(&pod)),
+                None => pod,
+            },
+            memory,
             observed,
             volumes: None,
             gone,
@@ -103,6 +111,7 @@ impl Worker {
             }
             let mut now = Timestamp::now();
             self.judge(now).await;
+            self.negotiate(now);
             let plan = plan::plan(&self.pod, self.gone, &self.observed, &self.memory, now);
             if plan.ended && self.memory.ending.is_none() {
                 self.memory.ending = Some((now, self.pod.grace()));
@@ -160,7 +169,10 @@ impl Worker {
 
     /// Takes the object as the API server has it, with the status that the kubelet knows: the server's may be behind.
     fn see(&mut self, seen: Arc<Pod>) {
-        let mut pod = Pod::clone(&seen);
+        let mut pod = match &self.memory.resize {
+            Some(resize) => resize.allocation.granted.put_into(&seen),
+            None => Pod::clone(&seen),
+        };
         if let Some(own) = &self.published {
             let theirs = pod
                 .status
@@ -190,6 +202,9 @@ impl Worker {
         let there = |id: &String| alive.iter().any(|instance| instance.id == *id);
         self.memory.stopping.retain(|id, _| there(id));
         self.memory.unhooked.retain(there);
+        if let Some(resize) = &mut self.memory.resize {
+            resize.ended.retain(there);
+        }
         self.memory.probes.retain(&self.observed);
         Ok(())
     }
@@ -201,7 +216,7 @@ impl Worker {
             return;
         }
         if plan::active_deadline(&self.pod).is_some_and(|deadline| deadline <= now)
-            && !plan::is_over(&self.pod, &self.observed)
+            && !plan::is_over(&self.pod, &self.observed, &self.memory)
         {
             let message = "Pod was active on the node longer than the specified deadline";
             self.context
@@ -287,8 +302,8 @@ impl Worker {
 
     /// An event about a container.
     pub(super) fn tell(&self, container: &str, kind: client::EventType, reason: &str, message: impl Into<String>) {
-        let about = match self.pod.container(container) {
-            Some((role, _)) => self.pod.container_reference(role, container),
+        let about = match self.pod.role(container) {
+            Some(role) => self.pod.container_reference(role, container),
             None => self.pod.reference(),
         };
         self.context.events.record(&about, kind, reason, message);

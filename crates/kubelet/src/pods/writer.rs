@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use super::conditions;
 use super::pod::PodExt;
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -138,11 +139,21 @@ fn changes(old: &Value, new: &Value) -> Option<Map<String, Value>> {
         match (field.as_str(), before.and_then(Value::as_array), value.as_array()) {
             ("conditions", before, Some(after)) => {
                 let before = before.map(Vec::as_slice).unwrap_or_default();
+                let kind = |condition: &Value| condition["type"].as_str().unwrap_or_default().to_owned();
+                let kept = |known: &&Value| after.iter().any(|condition| condition["type"] == known["type"]);
+                let dropped = before
+                    .iter()
+                    .filter(|known| !kept(known))
+                    .map(kind)
+                    // What others say is theirs to take back.
+                    .filter(|kind| conditions::is_own(kind))
+                    .map(|kind| json!({"$patch": "delete", "type": kind}));
                 let changed: Vec<Value> = after
                     .iter()
                     .filter(|condition| !before.contains(condition))
                     .cloned()
                     .map(cleared)
+                    .chain(dropped)
                     .collect();
                 if !changed.is_empty() {
                     changes.insert(field.clone(), changed.into());
@@ -196,6 +207,11 @@ mod tests {
                 json!({"conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "False", "reason": "r"}]}),
                 json!({"conditions": [{"type": "A", "status": "True"}, {"type": "B", "status": "True"}]}),
                 json!({"conditions": [{"type": "B", "status": "True", "reason": null, "message": null}]}),
+            ),
+            (
+                json!({"conditions": [{"type": "PodResizePending", "status": "True"}, {"type": "example.com/ok", "status": "True"}]}),
+                json!({"conditions": []}),
+                json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]}),
             ),
             (
                 json!({"podIPs": [{"ip": "a"}]}),

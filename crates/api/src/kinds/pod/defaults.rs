@@ -26,6 +26,7 @@ pub(crate) fn pod(pod: &mut Pod) {
             requests_from_limits(resources);
         }
     }
+    pod_level_huge_pages(spec);
     pod_level_requests(spec);
     set(&mut spec.enable_service_links, true);
     if spec.host_network == Some(true) {
@@ -192,6 +193,20 @@ fn requests_from_limits(resources: &mut ResourceRequirements) {
         if !requests.contains_key(name) {
             requests.insert(name.clone(), limit.clone());
         }
+    }
+}
+
+/// Huge pages of containers count for the whole pod, where it has resources of its own.
+fn pod_level_huge_pages(spec: &mut PodSpec) {
+    if !crate::pod::has_pod_level_resources(spec) {
+        return;
+    }
+    let sums = aggregate_container_requests(spec);
+    let Some(resources) = &mut spec.resources else { return };
+    for (name, sum) in sums.into_iter().filter(|(name, _)| name.starts_with("hugepages-")) {
+        // Requests of huge pages are their limits.
+        let limits = resources.limits.get_or_insert_default();
+        limits.entry(name).or_insert(Written(sum.to_string()));
     }
 }
 
@@ -373,5 +388,13 @@ mod tests {
             "containers": [{"name": "a", "resources": {"requests": {"cpu": "500m"}}}, {"name": "b", "resources": {"requests": {"cpu": "500m"}}}],
         }));
         assert_eq!(got["resources"]["requests"], json!({"cpu": "1", "memory": "1Gi"}));
+        let got = defaulted(json!({
+            "resources": {"requests": {"cpu": "1"}},
+            "containers": [{"name": "a", "resources": {"limits": {"hugepages-2Mi": "4Mi"}}}],
+        }));
+        assert_eq!(
+            got["resources"],
+            json!({"limits": {"hugepages-2Mi": "4Mi"}, "requests": {"cpu": "1", "hugepages-2Mi": "4Mi"}})
+        );
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn create(pod: &mut Pod) {
                 status: "False".into(),
                 reason: Some("SchedulingGated".into()),
                 message: Some(GATED_MESSAGE.into()),
+                observed_generation: pod.metadata.generation,
                 ..Default::default()
             }]
         }),
@@ -109,11 +110,12 @@ pub(super) fn update(subresource: Option<&str>, new: &mut Pod, old: &Pod) {
             spec.ephemeral_containers.clone_from(&sent.ephemeral_containers);
         }),
         Some("resize") => only_spec(new, old, |spec, sent| {
+            spec.resources.clone_from(&sent.resources);
             resources_of(&mut spec.containers, &sent.containers);
-            resources_of(
-                spec.init_containers.as_deref_mut().unwrap_or_default(),
-                sent.init_containers.as_deref().unwrap_or_default(),
-            );
+            let sent = sent.init_containers.clone().unwrap_or_default();
+            if spec.init_containers.is_some() || !sent.is_empty() {
+                resources_of(spec.init_containers.get_or_insert_default(), &sent);
+            }
         }),
         _ => new.status.clone_from(&old.status),
     }
@@ -133,15 +135,16 @@ fn only_spec(new: &mut Pod, old: &Pod, take: impl FnOnce(&mut PodSpec, &PodSpec)
     }
 }
 
-fn resources_of(containers: &mut [Container], sent: &[Container]) {
-    if containers.len() != sent.len() {
+/// Takes what can be resized of each container. Others than there were are left as sent, for validation to refuse.
+fn resources_of(containers: &mut Vec<Container>, sent: &[Container]) {
+    let names = |containers: &[Container]| containers.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    if names(containers) != names(sent) {
+        *containers = sent.to_vec();
         return;
     }
     for (container, sent) in containers.iter_mut().zip(sent) {
-        if container.name == sent.name {
-            container.resources.clone_from(&sent.resources);
-            container.resize_policy.clone_from(&sent.resize_policy);
-        }
+        container.resources.clone_from(&sent.resources);
+        container.resize_policy.clone_from(&sent.resize_policy);
     }
 }
 
@@ -176,7 +179,7 @@ mod tests {
         create(&mut new);
         assert_eq!(
             serde_json::to_value(new.status.unwrap().conditions).unwrap(),
-            json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates"}])
+            json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates", "observedGeneration": 1}])
         );
     }
 

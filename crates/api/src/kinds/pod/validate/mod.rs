@@ -7,6 +7,7 @@ mod env;
 mod mounts;
 mod network;
 mod probes;
+mod resize;
 mod resources;
 mod scheduling;
 mod security;
@@ -23,9 +24,10 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Serialize;
 
+pub(crate) use self::resize::resize;
 pub(crate) use self::scheduling::taint_effect;
 pub(crate) use self::status::update_status;
-pub(crate) use self::update::{ephemeral_containers, resize, semantic, update};
+pub(crate) use self::update::{ephemeral_containers, semantic, update};
 use crate::field::{FieldError, Path};
 use crate::meta::{names, validate_annotations, validate_labels};
 

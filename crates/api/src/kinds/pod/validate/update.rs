@@ -1,17 +1,15 @@
-//! Updates of a pod's spec: by itself, and through the subresources that may change more of it.
+//! Updates of a pod's spec: by itself, and through the subresource that adds containers to it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, Container, NodeAffinity, Pod, PodSpec, ResourceRequirements, Toleration};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
+use k8s_openapi::api::core::v1::{Affinity, Container, NodeAffinity, Pod, PodSpec, Toleration};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::spec::image_whitespace;
 use super::{Errors, metadata_and_spec, required, within};
 use crate::field::{FieldError, Path};
-use crate::pod::{self, ContainerKind, is_sidecar};
+use crate::pod;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
@@ -44,11 +42,11 @@ pub(crate) fn semantic(value: &impl Serialize) -> Value {
     value
 }
 
-fn same(a: &impl Serialize, b: &impl Serialize) -> bool {
+pub(super) fn same(a: &impl Serialize, b: &impl Serialize) -> bool {
     semantic(a) == semantic(b)
 }
 
-fn spec_of(pod: &Pod) -> Cow<'_, PodSpec> {
+pub(super) fn spec_of(pod: &Pod) -> Cow<'_, PodSpec> {
     pod.spec
         .as_ref()
         .map_or_else(|| Cow::Owned(PodSpec::default()), Cow::Borrowed)
@@ -311,118 +309,4 @@ pub(crate) fn ephemeral_containers(new_pod: &Pod, old_pod: &Pod) -> Errors {
         }
     }
     errors
-}
-
-/// Checks an update through `resize`, which may only change how much CPU and memory containers have.
-pub(crate) fn resize(new_pod: &Pod, old_pod: &Pod) -> Errors {
-    let refuse = |detail: &str| vec![FieldError::forbidden(&Path::new(""), detail)];
-    if pod::is_mirror(old_pod) {
-        return refuse("static pods cannot be resized");
-    }
-    let (new, old) = (spec_of(new_pod), spec_of(old_pod));
-    if old.os.as_ref().is_some_and(|os| os.name == "windows") {
-        return refuse("windows pods cannot be resized");
-    }
-    if pod::has_pod_level_resources(&old) || pod::has_pod_level_resources(&new) {
-        return refuse("pods with pod-level resources cannot be resized");
-    }
-    let mut errors = metadata_and_spec(new_pod);
-    let path = Path::new("spec");
-    if pod::stored_qos_class(old_pod) != pod::qos_class(&new) {
-        let class = pod::stored_qos_class(new_pod).as_str();
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.push(FieldError::invalid(&path, class, detail));
-    }
-    let empty = Vec::new();
-    let inits = |spec: &'_ PodSpec| spec.init_containers.clone().unwrap_or_default();
-    let (new_inits, old_inits) = (inits(&new), inits(&old));
-    for (kind, new, old) in [
-        (ContainerKind::Init, &new_inits, &old_inits),
-        (ContainerKind::Main, &new.containers, &old.containers),
-    ] {
-        let old = if new.len() == old.len() { old } else { &empty };
-        for (i, (new, old)) in new.iter().zip(old).enumerate() {
-            let list = path.child(kind.field());
-            let resources = list.index(i);
-            let plain_init = kind == ContainerKind::Init && !is_sidecar(old);
-            if !plain_init {
-                container_resize(new, old, &resources.child("resources"), &mut errors);
-            }
-            let allowed = if plain_init {
-                new.clone()
-            } else {
-                with_compute_of(new, old)
-            };
-            if !same(&allowed, old) {
-                errors.push(FieldError::forbidden(
-                    &path,
-                    match kind {
-                        ContainerKind::Init if plain_init => "resources for non-sidecar init containers are immutable",
-                        ContainerKind::Init => "only cpu and memory resources for sidecar containers are mutable",
-                        _ => "only cpu and memory resources are mutable",
-                    },
-                ));
-            }
-        }
-    }
-    errors
-}
-
-/// The container with its CPU and memory put back to what they were.
-fn with_compute_of(new: &Container, old: &Container) -> Container {
-    let amounts = |new: Option<&BTreeMap<String, Written>>, old: Option<&BTreeMap<String, Written>>| {
-        let mut amounts = new.cloned().unwrap_or_default();
-        for name in ["cpu", "memory"] {
-            match old.and_then(|old| old.get(name)) {
-                Some(quantity) => amounts.insert(name.to_owned(), quantity.clone()),
-                None => amounts.remove(name),
-            };
-        }
-        (!amounts.is_empty()).then_some(amounts)
-    };
-    let none = ResourceRequirements::default();
-    let of = |container: &Container| container.resources.clone().unwrap_or_else(|| none.clone());
-    let (new_resources, old_resources) = (of(new), of(old));
-    Container {
-        resources: Some(ResourceRequirements {
-            claims: new_resources.claims.clone(),
-            limits: amounts(new_resources.limits.as_ref(), old_resources.limits.as_ref()),
-            requests: amounts(new_resources.requests.as_ref(), old_resources.requests.as_ref()),
-        }),
-        ..new.clone()
-    }
-}
-
-fn container_resize(new: &Container, old: &Container, path: &Path<'_>, errors: &mut Errors) {
-    let limits = |c: &Container| c.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
-    let requests = |c: &Container| {
-        c.resources
-            .as_ref()
-            .and_then(|r| r.requests.clone())
-            .unwrap_or_default()
-    };
-    for (field, new, old, detail) in [
-        (
-            "requests",
-            requests(new),
-            requests(old),
-            "resource requests cannot be removed",
-        ),
-        ("limits", limits(new), limits(old), "resource limits cannot be removed"),
-    ] {
-        if old.keys().any(|name| !new.contains_key(name)) {
-            errors.push(FieldError::forbidden(&path.child(field), detail));
-        }
-    }
-    let restarts = new
-        .resize_policy
-        .iter()
-        .flatten()
-        .any(|policy| policy.resource_name == "memory" && policy.restart_policy == "RestartContainer");
-    // Where there was no limit, a new one takes memory away. Smaller limits are tried at best effort.
-    if !restarts && limits(new).contains_key("memory") && !limits(old).contains_key("memory") {
-        let path = path.child("limits");
-        let detail = "memory limits cannot be added unless resizePolicy is RestartContainer";
-        errors.push(FieldError::forbidden(&path.key("memory"), detail));
-    }
 }

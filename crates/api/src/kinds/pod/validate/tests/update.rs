@@ -207,3 +207,80 @@ fn resizing() {
         );
     }
 }
+
+#[test]
+fn resizing_what_is_not_a_plain_container() {
+    let container = |name: &str, cpu: &str| {
+        let policy = name.ends_with('!').then_some("RestartContainer");
+        let policy = policy.map(|policy| json!([{"resourceName": "cpu", "restartPolicy": policy}]));
+        json!({
+            "name": name.trim_end_matches('!'), "image": "i",
+            "resources": {"requests": {"cpu": cpu}}, "resizePolicy": policy,
+        })
+    };
+    let of = |containers: &[Value], inits: &[Value]| json!({"containers": containers, "initContainers": inits});
+    let plain = container("c", "1");
+    let whole = |resources: Value| with(json!({"resources": resources}));
+    let changed_policy = json!({
+        "name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}},
+        "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
+    });
+    let mutable = "spec: Forbidden: only cpu and memory resources are mutable";
+    for (old, new, want) in [
+        (
+            of(&[plain.clone()], &[container("i", "1")]),
+            of(&[plain.clone()], &[container("i", "2")]),
+            vec![],
+        ),
+        (of(&[plain.clone()], &[]), of(&[changed_policy], &[]), vec![mutable]),
+        (
+            of(&[plain.clone(), container("d", "1")], &[]),
+            of(&[container("d", "1"), plain.clone()], &[]),
+            vec![
+                "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize",
+                "spec.containers[1].name: Forbidden: containers may not be renamed or reordered on resize",
+            ],
+        ),
+        (
+            of(&[plain.clone()], &[]),
+            of(&[plain.clone()], &[container("i", "1")]),
+            vec!["spec.initContainers: Forbidden: initContainers may not be added or removed on resize"],
+        ),
+        (
+            whole(json!({"requests": {"cpu": "1"}})),
+            whole(json!({"requests": {"cpu": "2", "memory": "1Gi"}})),
+            vec![],
+        ),
+        (
+            whole(json!({"requests": {"cpu": "1", "memory": "1Gi"}})),
+            whole(json!({"requests": {"cpu": "1"}})),
+            vec!["spec.resources.requests: Forbidden: pod-level resource requests cannot be removed"],
+        ),
+        (
+            whole(json!({"requests": {"cpu": "1"}})),
+            of(
+                &[json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}})],
+                &[],
+            ),
+            vec!["spec.resources: Forbidden: pod-level resources cannot be removed"],
+        ),
+    ] {
+        assert_eq!(
+            shown(&resize(&pod(new.clone()), &pod(old.clone()))),
+            want,
+            "{old} -> {new}"
+        );
+    }
+    let blind = |cpu: &str| {
+        let mut pod = pod(of(&[container("c", cpu)], &[]));
+        pod.status = serde_json::from_value(json!({"containerStatuses": [
+            {"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
+        ]}))
+        .unwrap_or_else(|error| panic!("a fixture: {error}"));
+        pod
+    };
+    assert_eq!(
+        shown(&resize(&blind("2"), &blind("1"))),
+        ["spec: Forbidden: Pod running on node without support for resize"]
+    );
+}

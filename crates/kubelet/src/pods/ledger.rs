@@ -1,0 +1,282 @@
+//! Who holds how much of the node, so that a pod that wants to grow is granted what is free, or waits until it is.
+//!
+//! Those that wait are served when another pod gives something back: the higher priority first, then the better class, then who has
+//! waited longest. Nothing is tried again by the clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+
+use super::mailbox::Mailbox;
+use crate::field::Capacity;
+
+/// An amount of the node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Thousandths of a CPU.
+    pub cpu_millis: i64,
+    /// Bytes.
+    pub memory: i64,
+}
+
+impl Amount {
+    /// What the pod's spec asks for.
+    pub fn of(pod: &Pod) -> Self {
+        let requests = api::pod::requests(pod);
+        Self {
+            cpu_millis: requests.get("cpu").map_or(0, |cpu| cpu.millis()),
+            memory: requests.get("memory").map_or(0, |memory| memory.value()),
+        }
+    }
+
+    fn most(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.max(other.cpu_millis),
+            memory: self.memory.max(other.memory),
+        }
+    }
+}
+
+/// What a pod wants to hold, and what makes it go before others.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// All of what it would hold.
+    pub wants: Amount,
+    /// Its priority.
+    pub priority: i32,
+    /// Whether it is Guaranteed.
+    pub guaranteed: bool,
+    /// Since when it wants it.
+    pub since: Timestamp,
+}
+
+/// What comes of asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds it now.
+    Granted,
+    /// Not now; upstream's words for why.
+    Deferred(String),
+    /// Never on this node; upstream's words for why.
+    Infeasible(String),
+}
+
+#[derive(Default)]
+struct Book {
+    held: HashMap<String, Amount>,
+    waiting: HashMap<String, (Ask, Arc<Mailbox>)>,
+}
+
+impl Book {
+    /// The resource of which there is not enough, with how much of it others use.
+    fn lacks(&self, uid: &str, wants: Amount, capacity: Capacity) -> Option<(&'static str, i64, i64, i64)> {
+        let others = || {
+            self.held
+                .iter()
+                .filter(|(other, _)| *other != uid)
+                .map(|(_, amount)| *amount)
+        };
+        let cpu = others().map(|amount| amount.cpu_millis).sum::<i64>();
+        let memory = others().map(|amount| amount.memory).sum::<i64>();
+        [
+            ("cpu", wants.cpu_millis, cpu, capacity.cpu_millis),
+            ("memory", wants.memory, memory, capacity.memory),
+        ]
+        .into_iter()
+        .find(|(_, wanted, used, capacity)| *wanted > 0 && *wanted > capacity - used)
+    }
+
+    fn ask(&mut self, uid: &str, ask: Ask, capacity: Capacity) -> Verdict {
+        let wants = ask.wants;
+        // Upstream speaks of memory first here.
+        for (resource, wanted, capacity) in [
+            ("memory", wants.memory, capacity.memory),
+            ("cpu", wants.cpu_millis, capacity.cpu_millis),
+        ] {
+            if wanted > capacity {
+                return Verdict::Infeasible(format!(
+                    "Node didn't have enough capacity: {resource}, requested: {wanted}, capacity: {capacity}"
+                ));
+            }
+        }
+        if let Some((resource, wanted, used, capacity)) = self.lacks(uid, wants, capacity) {
+            return Verdict::Deferred(format!(
+                "Node didn't have enough resource: {resource}, requested: {wanted}, used: {used}, capacity: {capacity}"
+            ));
+        }
+        // Until it is in force, what the pod had counts too.
+        let before = self.held.get(uid).copied().unwrap_or_default();
+        self.held.insert(uid.to_owned(), before.most(wants));
+        Verdict::Granted
+    }
+
+    /// Grants what has become possible, and answers who is to hear of it.
+    fn serve(&mut self, capacity: Capacity) -> Vec<Arc<Mailbox>> {
+        let mut order: Vec<String> = self.waiting.keys().cloned().collect();
+        order.sort_by_key(|uid| {
+            let ask = &self.waiting[uid].0;
+            (std::cmp::Reverse((ask.priority, ask.guaranteed)), ask.since)
+        });
+        let mut served = Vec::new();
+        for uid in order {
+            let Some((ask, _)) = self.waiting.get(&uid) else {
+                continue;
+            };
+            if self.ask(&uid, *ask, capacity) == Verdict::Granted {
+                served.extend(self.waiting.remove(&uid).map(|(_, mailbox)| mailbox));
+            }
+        }
+        served
+    }
+}
+
+/// The node's ledger.
+pub struct Ledger {
+    capacity: Capacity,
+    book: Mutex<Book>,
+}
+
+impl Ledger {
+    /// Nobody holds anything yet.
+    pub fn new(capacity: Capacity) -> Self {
+        Self {
+            capacity,
+            book: Mutex::default(),
+        }
+    }
+
+    /// A pod holds this, and no more.
+    pub fn hold(&self, uid: &str, amount: Amount) {
+        let mut book = self.book.lock();
+        let before = book.held.insert(uid.to_owned(), amount);
+        let freed = before.is_some_and(|before| before.most(amount) != amount);
+        let served = if freed { book.serve(self.capacity) } else { Vec::new() };
+        drop(book);
+        served.iter().for_each(|mailbox| mailbox.wake());
+    }
+
+    /// A pod wants to hold something else. Where it has to wait, its mailbox is woken when it need not any more, and it asks again.
+    pub fn ask(&self, uid: &str, ask: Ask, mailbox: &Arc<Mailbox>) -> Verdict {
+        let mut book = self.book.lock();
+        book.waiting.remove(uid);
+        let verdict = book.ask(uid, ask, self.capacity);
+        if matches!(verdict, Verdict::Deferred(_)) {
+            book.waiting.insert(uid.to_owned(), (ask, mailbox.clone()));
+        }
+        verdict
+    }
+
+    /// A pod wants nothing any more but what it holds.
+    pub fn withdraw(&self, uid: &str) {
+        self.book.lock().waiting.remove(uid);
+    }
+
+    /// A pod holds nothing any more.
+    pub fn release(&self, uid: &str) {
+        let mut book = self.book.lock();
+        book.waiting.remove(uid);
+        let served = match book.held.remove(uid) {
+            Some(_) => book.serve(self.capacity),
+            None => Vec::new(),
+        };
+        drop(book);
+        served.iter().for_each(|mailbox| mailbox.wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CAPACITY: Capacity = Capacity {
+        cpu_millis: 4000,
+        memory: 1000,
+        ephemeral_storage: 0,
+    };
+
+    fn amount(cpu_millis: i64, memory: i64) -> Amount {
+        Amount { cpu_millis, memory }
+    }
+
+    fn ask(cpu_millis: i64, priority: i32, since: i64) -> Ask {
+        Ask {
+            wants: amount(cpu_millis, 10),
+            priority,
+            guaranteed: false,
+            since: Timestamp::from_second(since).unwrap_or_default(),
+        }
+    }
+
+    #[test]
+    fn what_is_granted() {
+        let ledger = Ledger::new(CAPACITY);
+        let mailbox = Arc::new(Mailbox::default());
+        ledger.hold("a", amount(1000, 10));
+        ledger.hold("b", amount(2000, 500));
+        let wants = |cpu, memory| {
+            let asked = Ask {
+                wants: amount(cpu, memory),
+                ..ask(0, 0, 0)
+            };
+            ledger.ask("a", asked, &mailbox)
+        };
+        assert_eq!(wants(2000, 10), Verdict::Granted);
+        assert_eq!(
+            wants(3000, 10),
+            Verdict::Deferred(
+                "Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000".into()
+            )
+        );
+        assert_eq!(
+            wants(1000, 600),
+            Verdict::Deferred(
+                "Node didn't have enough resource: memory, requested: 600, used: 500, capacity: 1000".into()
+            )
+        );
+        assert_eq!(
+            wants(8000, 10),
+            Verdict::Infeasible("Node didn't have enough capacity: cpu, requested: 8000, capacity: 4000".into())
+        );
+    }
+
+    #[test]
+    fn who_waits_is_served_in_turn() {
+        let ledger = Ledger::new(CAPACITY);
+        let mailbox = Arc::new(Mailbox::default());
+        for (uid, held) in [("full", 3000), ("low", 100), ("old", 100), ("high", 100)] {
+            ledger.hold(uid, amount(held, 0));
+        }
+        for (uid, priority, since) in [("low", 0, 5), ("old", 0, 1), ("high", 9, 9)] {
+            assert!(matches!(
+                ledger.ask(uid, ask(2000, priority, since), &mailbox),
+                Verdict::Deferred(_)
+            ));
+        }
+        let held = |uid: &str| ledger.book.lock().held[uid].cpu_millis;
+        ledger.release("full");
+        // Two of three would be 4,000, but the third holds its 100 still.
+        assert_eq!(["high", "old", "low"].map(held), [2000, 100, 100]);
+        ledger.hold("high", amount(1000, 0));
+        assert_eq!(["high", "old", "low"].map(held), [1000, 2000, 100]);
+        ledger.withdraw("low");
+        ledger.release("old");
+        assert_eq!(held("low"), 100, "it does not want it any more");
+    }
+
+    #[test]
+    fn what_a_pod_had_counts_until_the_grant_is_in_force() {
+        let ledger = Ledger::new(CAPACITY);
+        let mailbox = Arc::new(Mailbox::default());
+        ledger.hold("a", amount(3000, 0));
+        assert_eq!(ledger.ask("a", ask(1000, 0, 0), &mailbox), Verdict::Granted);
+        assert!(matches!(
+            ledger.ask("b", ask(2000, 0, 0), &mailbox),
+            Verdict::Deferred(_)
+        ));
+        ledger.hold("a", amount(1000, 0));
+        assert_eq!(ledger.book.lock().held["b"].cpu_millis, 2000);
+    }
+}
