@@ -3,7 +3,7 @@
 use jiff::Zoned;
 use serde_json::Value;
 
-use super::text::{annotations, date, items, pairs, plain, since, string};
+use super::text::{annotations, date, items, pairs, plain, quantities, since, string};
 use super::{container, volumes};
 
 /// All of a pod but its events.
@@ -42,6 +42,11 @@ pub fn describe(pod: &Value, now: &Zoned) -> String {
     }
     if !string(status, "nominatedNodeName").is_empty() {
         text += &format!("NominatedNodeName:\t{}\n", string(status, "nominatedNodeName"));
+    }
+    if !spec["resources"].is_null() {
+        text += "Resources:\n";
+        text += &quantities("Limits", "  ", &spec["resources"]["limits"]);
+        text += &quantities("Requests", "  ", &spec["resources"]["requests"]);
     }
     for (title, list, statuses) in [
         ("Init Containers", "initContainers", "initContainerStatuses"),

@@ -248,6 +248,7 @@ impl Worker {
         let (uid, ledger) = (self.pod.uid().to_owned(), &self.context.ledger);
         if over {
             (resize.pending, resize.progress) = (None, None);
+            ledger.withdraw(&uid);
             if !self.observed.any_running() {
                 ledger.release(&uid);
             }
