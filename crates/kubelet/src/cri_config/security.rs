@@ -166,13 +166,13 @@ fn selinux(options: Option<&SELinuxOptions>) -> Option<SeLinuxOption> {
 /// The security context of a pod's sandbox.
 pub fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
     let context = of_pod(pod);
-    let privileged = pod.containers().any(|(_, container)| {
-        container
-            .security_context
-            .as_ref()
-            .and_then(|context| context.privileged)
-            .unwrap_or(false)
-    });
+    let is_privileged = |container: &Container| {
+        let context = container.security_context.as_ref();
+        context.and_then(|context| context.privileged).unwrap_or(false)
+    };
+    // A runtime may refuse a privileged container, ephemeral ones too, in a sandbox that is not.
+    let privileged = pod.containers().any(|(_, container)| is_privileged(container))
+        || pod.ephemeral().any(|container| is_privileged(&container));
     let (supplemental_groups, policy) = groups(pod);
     LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),

@@ -57,6 +57,15 @@ impl Shares {
         pod
     }
 
+    /// The containers that have something else in the other.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a String> {
+        let nothing = ResourceRequirements::default();
+        self.containers.iter().filter_map(move |(name, own)| {
+            let theirs = other.containers.get(name).unwrap_or(&nothing);
+            (!same(own, theirs)).then_some(name)
+        })
+    }
+
     /// Whether both are the same amounts, however they are written.
     pub fn matches(&self, other: &Self) -> bool {
         let nothing = ResourceRequirements::default();

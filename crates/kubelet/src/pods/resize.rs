@@ -303,6 +303,10 @@ impl Worker {
                         latest.is_some_and(|instance| matches!(instance.state, State::Running | State::Unknown))
                     };
                     let has_sandbox = self.observed.sandbox().is_some();
+                    for name in resize.allocation.granted.differing(&desired) {
+                        // What failed for want of resources need not wait any more.
+                        self.memory.restarts.reset(name);
+                    }
                     resize.allocation.grant(desired, running, has_sandbox);
                     resize.pending = None;
                     resize.retry_at = None;

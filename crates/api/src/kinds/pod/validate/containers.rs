@@ -72,10 +72,6 @@ fn init(spec: &PodSpec, volumes: &Volumes<'_>, path: &Path<'_>, errors: &mut Err
                     errors.push(FieldError::forbidden(&path.child(field), detail));
                 }
             }
-            if let Some(policies) = container.resize_policy.as_ref().filter(|policies| !policies.is_empty()) {
-                let detail = "must not be set for init containers";
-                errors.push(FieldError::invalid(&path.child("resizePolicy"), policies, detail));
-            }
         }
     }
 }

@@ -218,7 +218,7 @@ fn resizing_what_is_not_a_plain_container() {
             "resources": {"requests": {"cpu": cpu}}, "resizePolicy": policy,
         })
     };
-    let of = |containers: &[Value], inits: &[Value]| json!({"containers": containers, "initContainers": inits});
+    let of = |containers: Value, inits: Value| json!({"containers": containers, "initContainers": inits});
     let plain = container("c", "1");
     let whole = |resources: Value| with(json!({"resources": resources}));
     let changed_policy = json!({
@@ -228,22 +228,33 @@ fn resizing_what_is_not_a_plain_container() {
     let mutable = "spec: Forbidden: only cpu and memory resources are mutable";
     for (old, new, want) in [
         (
-            of(&[plain.clone()], &[container("i", "1")]),
-            of(&[plain.clone()], &[container("i", "2")]),
+            of(json!([plain]), json!([container("i", "1")])),
+            of(json!([plain]), json!([container("i", "2")])),
             vec![],
         ),
-        (of(&[plain.clone()], &[]), of(&[changed_policy], &[]), vec![mutable]),
         (
-            of(&[plain.clone(), container("d", "1")], &[]),
-            of(&[container("d", "1"), plain.clone()], &[]),
+            of(json!([plain]), json!([])),
+            of(json!([changed_policy]), json!([])),
+            vec![mutable],
+        ),
+        (
+            of(json!([plain, container("d", "1")]), json!([])),
+            of(json!([container("d", "1"), plain]), json!([])),
             vec![
                 "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize",
                 "spec.containers[1].name: Forbidden: containers may not be renamed or reordered on resize",
             ],
         ),
         (
-            of(&[plain.clone()], &[]),
-            of(&[plain.clone()], &[container("i", "1")]),
+            of(json!([plain]), json!([container("i!", "1")])),
+            of(json!([plain]), json!([container("i!", "2")])),
+            vec![
+                "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer cannot be resized",
+            ],
+        ),
+        (
+            of(json!([plain]), json!([])),
+            of(json!([plain]), json!([container("i", "1")])),
             vec!["spec.initContainers: Forbidden: initContainers may not be added or removed on resize"],
         ),
         (
@@ -259,8 +270,8 @@ fn resizing_what_is_not_a_plain_container() {
         (
             whole(json!({"requests": {"cpu": "1"}})),
             of(
-                &[json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}})],
-                &[],
+                json!([json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}})]),
+                json!([]),
             ),
             vec!["spec.resources: Forbidden: pod-level resources cannot be removed"],
         ),
@@ -272,7 +283,7 @@ fn resizing_what_is_not_a_plain_container() {
         );
     }
     let blind = |cpu: &str| {
-        let mut pod = pod(of(&[container("c", cpu)], &[]));
+        let mut pod = pod(of(json!([container("c", cpu)]), json!([])));
         pod.status = serde_json::from_value(json!({"containerStatuses": [
             {"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
         ]}))
