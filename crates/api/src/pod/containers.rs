@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus,
+};
+
+/// The action of a restart rule by which one container's end restarts them all.
+const RESTART_ALL: &str = "RestartAllContainers";
 
 /// Which of a pod's three lists a container is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,20 +119,40 @@ pub fn is_sidecar(init_container: &Container) -> bool {
     init_container.restart_policy.as_deref() == Some("Always")
 }
 
+/// The first of a container's restart rules that is about `exit_code`.
+fn restart_rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy_rules.iter().flatten().find(|rule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+            (codes.operator == "NotIn") != listed
+        })
+    })
+}
+
+/// Whether a container that ended with `exit_code` wants every container of its pod to start anew.
+pub fn restarts_all(container: &Container, exit_code: i32) -> bool {
+    restart_rule(container, exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+}
+
+/// Whether some container of the pod may want that.
+pub fn may_restart_all(spec: &PodSpec) -> bool {
+    let mut rules = containers(spec).flat_map(|(_, _, container)| container.into_owned().restart_policy_rules);
+    rules.any(|rules| rules.iter().any(|rule| rule.action == RESTART_ALL))
+}
+
 /// Whether a container is started again after it ended with `exit_code`: its own rules first, then its own
 /// policy, then the pod's.
 pub fn is_restartable(spec: &PodSpec, kind: ContainerKind, container: &Container, exit_code: i32) -> bool {
-    if kind == ContainerKind::Ephemeral {
-        return false;
+    match kind {
+        ContainerKind::Ephemeral => return false,
+        ContainerKind::Init if is_sidecar(container) => return true,
+        // A plain init container that succeeded is done, whatever rules and policies say.
+        ContainerKind::Init if exit_code == 0 => return false,
+        ContainerKind::Init | ContainerKind::Main => {}
     }
-    for rule in container.restart_policy_rules.iter().flatten() {
-        let matches = rule.exit_codes.as_ref().is_some_and(|codes| {
-            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-            if codes.operator == "NotIn" { !listed } else { listed }
-        });
-        if matches {
-            return rule.action.starts_with("Restart");
-        }
+    if restart_rule(container, exit_code).is_some() {
+        // Every action there is restarts it.
+        return true;
     }
     let policy = container
         .restart_policy
@@ -137,8 +162,7 @@ pub fn is_restartable(spec: &PodSpec, kind: ContainerKind, container: &Container
     match policy {
         "Never" => false,
         "OnFailure" => exit_code != 0,
-        // A plain init container that succeeded is done, whatever the pod's policy says.
-        _ => exit_code != 0 || kind == ContainerKind::Main || is_sidecar(container),
+        _ => true,
     }
 }
 
@@ -165,7 +189,7 @@ pub fn restarts(pod: &Pod) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::{ContainerRestartRule, ContainerRestartRuleOnExitCodes};
+    use k8s_openapi::api::core::v1::ContainerRestartRuleOnExitCodes;
 
     fn named(name: &str) -> Container {
         Container {
@@ -260,6 +284,39 @@ mod tests {
             };
             let got = is_restartable(&spec, ContainerKind::Main, &container, exit_code);
             assert_eq!(got, want, "{rule:?} {exit_code}");
+            let init = is_restartable(&spec, ContainerKind::Init, &container, exit_code);
+            assert_eq!(init, want, "an init container by {rule:?} {exit_code}");
         }
+        let anything = Container {
+            restart_policy_rules: Some(vec![rule("NotIn", vec![])]),
+            ..Default::default()
+        };
+        assert!(
+            !is_restartable(&spec, ContainerKind::Init, &anything, 0),
+            "an init container that succeeded is done"
+        );
+    }
+
+    #[test]
+    fn one_may_restart_them_all() {
+        let rule = |action: &str, code| ContainerRestartRule {
+            action: action.into(),
+            exit_codes: Some(ContainerRestartRuleOnExitCodes {
+                operator: "In".into(),
+                values: Some(vec![code]),
+            }),
+        };
+        let container = Container {
+            restart_policy_rules: Some(vec![rule("Restart", 1), rule(RESTART_ALL, 1), rule(RESTART_ALL, 42)]),
+            ..Default::default()
+        };
+        assert!(restarts_all(&container, 42));
+        assert!(!restarts_all(&container, 1), "the first rule that matches decides");
+        assert!(!restarts_all(&container, 2));
+        let spec = |container| PodSpec {
+            init_containers: Some(vec![container]),
+            ..Default::default()
+        };
+        assert!(may_restart_all(&spec(container)) && !may_restart_all(&spec(named("plain"))));
     }
 }

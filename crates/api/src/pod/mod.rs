@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 pub use conditions::{condition, condition_is_true, is_ready, set_condition};
 pub use containers::{
-    ContainerKind, as_container, container_status, containers, find_container, is_restartable, is_sidecar, restarts,
+    ContainerKind, as_container, container_status, containers, find_container, is_restartable, is_sidecar,
+    may_restart_all, restarts, restarts_all,
 };
 pub(crate) use resources::is_pod_level;
 pub use resources::{
