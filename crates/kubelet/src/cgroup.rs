@@ -13,7 +13,7 @@ use crate::cri_config::resources::{self, PodLimits};
 use crate::pods::pod::PodExt;
 use k8s_openapi::api::core::v1::Pod;
 
-const V1_CONTROLLERS_WITH_LIMITS: [&str; 2] = ["cpu", "memory"];
+const V1_CONTROLLERS_WITH_LIMITS: [&str; 3] = ["cpu", "memory", "pids"];
 const PERIOD_MICROSECONDS: i64 = 100_000;
 const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io";
 
@@ -22,6 +22,8 @@ const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io";
 pub struct Cgroups {
     root: PathBuf,
     unified: bool,
+    /// How many processes a pod may have.
+    pids: Option<i64>,
 }
 
 /// A cgroup that could not be made, set or removed.
@@ -34,9 +36,10 @@ pub struct CgroupError {
 }
 
 impl Cgroups {
-    /// Finds out what is mounted at `root`, usually `/sys/fs/cgroup`.
-    pub fn at(root: &Path) -> Self {
+    /// Finds out what is mounted at `root`, usually `/sys/fs/cgroup`; `pids` is how many processes a pod may have there.
+    pub fn at(root: &Path, pids: Option<i64>) -> Self {
         Self {
+            pids,
             root: root.to_owned(),
             unified: root.join("cgroup.controllers").exists(),
         }
@@ -71,7 +74,7 @@ impl Cgroups {
         if self.unified {
             let directory = self.root.join(cgroup.trim_start_matches('/'));
             self.create_unified(&directory)?;
-            return set(&directory, v2(limits));
+            return set(&directory, v2(limits, self.pids));
         }
         for controller in V1_CONTROLLERS_WITH_LIMITS {
             let hierarchy = self.root.join(controller);
@@ -80,7 +83,7 @@ impl Cgroups {
             }
             let directory = hierarchy.join(cgroup.trim_start_matches('/'));
             fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
-            set(&directory, v1(controller, limits))?;
+            set(&directory, v1(controller, limits, self.pids))?;
             if qos == Qos::BestEffort && controller == "cpu" {
                 // Pods that asked for nothing share what a single one would get.
                 set(
@@ -158,7 +161,7 @@ fn remove_tree(directory: &Path) -> Result<(), CgroupError> {
     }
 }
 
-fn v1(controller: &str, limits: PodLimits) -> Vec<(&'static str, String)> {
+fn v1(controller: &str, limits: PodLimits, pids: Option<i64>) -> Vec<(&'static str, String)> {
     match controller {
         "cpu" => {
             let quota = if limits.cpu_quota > 0 { limits.cpu_quota } else { -1 };
@@ -168,13 +171,18 @@ fn v1(controller: &str, limits: PodLimits) -> Vec<(&'static str, String)> {
                 ("cpu.cfs_quota_us", quota.to_string()),
             ]
         }
+        "pids" => vec![("pids.max", maximum(pids.unwrap_or(0)))],
         _ if limits.memory > 0 => vec![("memory.limit_in_bytes", limits.memory.to_string())],
         _ => Vec::new(),
     }
 }
 
-fn v2(limits: PodLimits) -> Vec<(&'static str, String)> {
-    let maximum = |value: i64| if value > 0 { value.to_string() } else { "max".to_owned() };
+/// A limit as a file says it, 0 being none.
+fn maximum(value: i64) -> String {
+    if value > 0 { value.to_string() } else { "max".to_owned() }
+}
+
+fn v2(limits: PodLimits, pids: Option<i64>) -> Vec<(&'static str, String)> {
     vec![
         ("cpu.weight", weight(limits.cpu_shares).to_string()),
         (
@@ -182,6 +190,7 @@ fn v2(limits: PodLimits) -> Vec<(&'static str, String)> {
             format!("{} {PERIOD_MICROSECONDS}", maximum(limits.cpu_quota)),
         ),
         ("memory.max", maximum(limits.memory)),
+        ("pids.max", maximum(pids.unwrap_or(0))),
     ]
 }
 
@@ -209,16 +218,24 @@ mod tests {
             cpu_quota: 50_000,
             memory: 1 << 20,
         };
-        assert_eq!(v1("memory", limits), [("memory.limit_in_bytes", "1048576".to_owned())]);
-        assert_eq!(v2(limits)[1], ("cpu.max", "50000 100000".to_owned()));
+        assert_eq!(
+            v1("memory", limits, None),
+            [("memory.limit_in_bytes", "1048576".to_owned())]
+        );
+        assert_eq!(v2(limits, None)[1], ("cpu.max", "50000 100000".to_owned()));
+        for (limit, written) in [(Some(64), "64"), (None, "max")] {
+            let written = ("pids.max", written.to_owned());
+            assert_eq!(v1("pids", limits, limit).first(), Some(&written));
+            assert_eq!(v2(limits, limit)[3], written);
+        }
         let none = PodLimits {
             cpu_shares: 2,
             cpu_quota: 0,
             memory: 0,
         };
-        assert_eq!(v1("cpu", none)[2], ("cpu.cfs_quota_us", "-1".to_owned()));
-        assert!(v1("memory", none).is_empty());
-        assert_eq!(v2(none)[2], ("memory.max", "max".to_owned()));
+        assert_eq!(v1("cpu", none, None)[2], ("cpu.cfs_quota_us", "-1".to_owned()));
+        assert!(v1("memory", none, None).is_empty());
+        assert_eq!(v2(none, None)[2], ("memory.max", "max".to_owned()));
     }
 
     #[test]
@@ -227,7 +244,7 @@ mod tests {
         for hierarchy in ["cpu", "memory", "pids"] {
             fs::create_dir_all(dir.path().join(hierarchy).join("kubepods/burstable/podu-1/container")).unwrap();
         }
-        let cgroups = Cgroups::at(dir.path());
+        let cgroups = Cgroups::at(dir.path(), None);
         assert!(!cgroups.unified());
         cgroups.remove("u-1").unwrap();
         for hierarchy in ["cpu", "memory", "pids"] {

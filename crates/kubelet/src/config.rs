@@ -22,6 +22,8 @@ pub struct Config {
     pub port: u16,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// How many processes a pod may have, if that is limited.
+    pub pod_pids_limit: Option<i64>,
 }
 
 impl Config {

@@ -67,7 +67,7 @@ impl Kubelet {
             images: Images::new(images.clone()),
             events: events.clone(),
             services: informers.all::<Service>(),
-            cgroups: Cgroups::at(Path::new(CGROUPS)),
+            cgroups: Cgroups::at(Path::new(CGROUPS), config.pod_pids_limit),
             capacity: machine.allocatable(),
             ledger: Ledger::new(machine.allocatable()),
             host_ips: config.node_ips.iter().map(ToString::to_string).collect(),

@@ -139,6 +139,9 @@ pub struct ServerFlags {
     /// Where pods' logs are written [default: /var/log/pods]
     #[arg(long, value_name = "DIR")]
     pub pod_logs_dir: Option<PathBuf>,
+    /// How many processes a pod may have; -1 is no limit [default: -1]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pod_max_pids: Option<i64>,
     /// Use this CRI runtime instead of the built-in one.
     #[arg(long, value_name = "SOCK")]
     pub container_runtime_endpoint: Option<String>,
@@ -172,6 +175,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Where pods' logs are written.
     pub pod_logs_dir: PathBuf,
+    /// How many processes a pod may have, if that is limited.
+    pub pod_max_pids: Option<i64>,
     /// A CRI runtime's socket in place of the built-in one.
     pub container_runtime_endpoint: Option<String>,
     /// Whether a node runs here.
@@ -197,6 +202,11 @@ impl ServerFlags {
         let cidr = |flag: &str, value: String| match is_cidr(&value) {
             true => Ok(value),
             false => bail!("--{flag}: {value:?} is not an address range such as 10.244.0.0/16"),
+        };
+        let pod_max_pids = match self.pod_max_pids.or(file.pod_max_pids).unwrap_or(-1) {
+            -1 => None,
+            limit @ 1.. => Some(limit),
+            other => bail!("--pod-max-pids: {other} is neither a number of processes from 1 on nor -1"),
         };
         Ok(Settings {
             data_dir: absolute(self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()))?,
@@ -230,6 +240,7 @@ impl ServerFlags {
                     .or(file.pod_logs_dir)
                     .unwrap_or_else(|| "/var/log/pods".into()),
             )?,
+            pod_max_pids,
             container_runtime_endpoint: self.container_runtime_endpoint.or(file.container_runtime_endpoint),
             agent: !(self.disable_agent || file.disable_agent),
         })

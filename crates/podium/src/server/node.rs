@@ -107,6 +107,7 @@ pub fn start(
         cluster_domain: settings.cluster_domain.clone(),
         port: PORT,
         max_pods: MAX_PODS,
+        pod_pids_limit: settings.pod_max_pids,
     };
     let kubelet = Kubelet::new(config, client, runtime.clone(), images)?;
     let server = Server::new(server_config(pki)?, runtime, Arc::new(kubelet.pods()))?;
