@@ -197,9 +197,11 @@ impl Observed {
                 .iter()
                 .any(|known| known.id == instance.id && known.state == State::Exited);
             if instance.state == State::Exited && !seen {
-                let message = super::termination::message(pod, instance).await;
-                if !message.is_empty() {
-                    instance.message = message;
+                let words = super::termination::message(pod, instance).await;
+                match (instance.message.is_empty(), words.is_empty()) {
+                    (_, true) => {}
+                    (true, false) => instance.message = words,
+                    (false, false) => instance.message = format!("{}: {words}", instance.message),
                 }
             }
         }
