@@ -10,11 +10,12 @@ use cri::v1::{
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::hooks;
-use super::plan::{self, Action, Plan};
+use super::memory::End;
+use super::observed::State;
+use super::plan::{Action, Plan};
 use super::pod::PodExt;
 use super::worker::{RETRY, Worker, later};
 use super::writer::Wanted;
@@ -37,8 +38,18 @@ impl Worker {
                 Action::CreateSandbox { attempt } => self.create_sandbox(*attempt).await,
                 Action::Resize => self.resize().await,
                 Action::Start { name, restarts, failed } => self.start(name, *restarts, *failed).await,
-                Action::Stop { id, name, grace, why } => {
-                    self.stop(id, name, *grace, why.as_deref());
+                Action::End {
+                    id,
+                    name,
+                    grace,
+                    why,
+                    hook,
+                } => {
+                    self.end(id, name, *grace, why.as_deref(), *hook);
+                    true
+                }
+                Action::Stop { id, grace } => {
+                    self.stop(id, *grace);
                     true
                 }
                 Action::StopSandbox { id } => {
@@ -109,6 +120,12 @@ impl Worker {
 
     /// The error is the reason and message of its event.
     async fn try_create_sandbox(&mut self, attempt: u32) -> Result<(), (&'static str, String)> {
+        if attempt > 0 && self.memory.sandbox_failures == 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.context
+                .events
+                .record(&self.pod.reference(), Normal, "SandboxChanged", message);
+        }
         let sandboxed = |error: String| {
             (
                 "FailedCreatePodSandBox",
@@ -160,46 +177,49 @@ impl Worker {
             .ok_or_else(|| format!("failed to get sandbox runtime: RuntimeClass {name:?} not found"))
     }
 
-    /// The stop goes on beside the worker: its grace period may be long, and may be shortened.
-    fn stop(&mut self, id: &str, name: &str, grace: i64, why: Option<&str>) {
+    /// Says that a container ends; its hook runs beside the worker.
+    fn end(&mut self, id: &str, name: &str, grace: i64, why: Option<&str>, hook: bool) {
         let deadline = later(Timestamp::now(), SignedDuration::from_secs(grace));
         self.note_end_for_resize(id, name);
-        let anew = self.memory.stopping.insert(id.to_owned(), deadline).is_none();
-        if anew {
-            let message = why.map_or_else(|| format!("Stopping container {name}"), str::to_owned);
-            self.tell(name, Normal, "Killing", message);
-        }
-        let container = self.pod.container(name).filter(|_| anew);
-        let hooked = container.and_then(|(role, container)| {
+        let message = why.map_or_else(|| format!("Stopping container {name}"), str::to_owned);
+        self.tell(name, Normal, "Killing", message);
+        let hooked = self.pod.container(name).filter(|_| hook).and_then(|(role, container)| {
             let hook = container.lifecycle.as_ref()?.pre_stop.clone()?;
             Some((hook, container.clone(), self.pod.container_reference(role, name)))
         });
-        let (runtime, mailbox, id) = (self.context.runtime.clone(), self.mailbox.clone(), id.to_owned());
-        let (events, ip) = (self.context.events.clone(), self.ip());
+        let hooking = hooked.is_some();
+        self.memory.ends.insert(id.to_owned(), End { deadline, hooking });
+        let Some((hook, container, about)) = hooked else { return };
+        let (context, mailbox, pod) = (self.context.clone(), self.mailbox.clone(), self.pod.clone());
+        let (id, ip) = (id.to_owned(), self.ip());
         tokio::spawn(async move {
-            let began = Instant::now();
-            if let Some((hook, container, about)) = hooked {
-                let (id, container) = (&id, &container);
-                let target = Target { id, container, ip: &ip };
-                let within = Duration::from_secs(grace.unsigned_abs());
-                if let Err(error) = hooks::run(&hook, &*runtime, &target, Some(within)).await {
-                    events.record(
-                        &about,
-                        Warning,
-                        "FailedPreStopHook",
-                        format!("PreStopHook failed: {error}"),
-                    );
-                }
+            let target = Target {
+                id: &id,
+                container: &container,
+                ip: &ip,
+            };
+            let within = Duration::from_secs(grace.unsigned_abs());
+            if let Err(error) = hooks::run(&hook, &*context.runtime, &target, &pod, Some(within)).await {
+                // The details may hold secrets, and events are read by many.
+                debug!(pod = %pod.full_name(), %error, "a hook failed");
+                let message = "PreStopHook failed";
+                context.events.record(&about, Warning, "FailedPreStopHook", message);
             }
-            // The hook's time is taken from the container's own.
-            let timeout = grace
-                .saturating_sub(began.elapsed().as_secs() as i64)
-                .max(plan::LEAST_GRACE);
-            let container_id = id.clone();
-            match runtime
-                .stop_container(StopContainerRequest { container_id, timeout })
-                .await
-            {
+            mailbox.pre_stopped(id);
+        });
+    }
+
+    /// The stop goes on beside the worker: its grace period may be long, and may be shortened.
+    fn stop(&mut self, id: &str, grace: i64) {
+        let deadline = later(Timestamp::now(), SignedDuration::from_secs(grace));
+        self.memory.stopping.insert(id.to_owned(), deadline);
+        let (runtime, mailbox, id) = (self.context.runtime.clone(), self.mailbox.clone(), id.to_owned());
+        tokio::spawn(async move {
+            let request = StopContainerRequest {
+                container_id: id.clone(),
+                timeout: grace,
+            };
+            match runtime.stop_container(request).await {
                 Err(error) if !error.is_not_found() => {
                     warn!(container = %id, %error, "the runtime could not stop a container");
                     tokio::time::sleep(RETRY.unsigned_abs()).await;
@@ -225,6 +245,10 @@ impl Worker {
         }
         if let Some(instance) = self.observed.instances.iter().find(|instance| instance.id == id) {
             remove_logs(&instance.log_path);
+            let last = self.observed.latest(&instance.name).is_some_and(|last| last.id == id);
+            if last && instance.state == State::Exited {
+                self.memory.reset.insert(instance.name.clone(), instance.finished());
+            }
         }
         true
     }

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::memory::Memory;
 use super::observed::Observed;
+use super::plan::reset;
 use super::pod::{PodExt, Role};
 
 /// A resize was asked for and not granted.
@@ -52,12 +53,13 @@ pub fn is_own(kind: &str) -> bool {
             | "PodScheduled"
             | RESIZE_PENDING
             | RESIZE_IN_PROGRESS
+            | reset::CONDITION
     )
 }
 
 /// Sets the kubelet's conditions in `status`, whose phase and containers are there already; those of others stay.
 pub fn set(pod: &Pod, base: &PodStatus, status: &mut PodStatus, observed: &Observed, memory: &Memory, now: Timestamp) {
-    let containers = containers_ready(status);
+    let containers = containers_ready(pod, status);
     let ready = match gates(pod, base) {
         Some((reason, message)) if containers.status => Says::no("Ready", reason, Some(message)),
         _ => Says {
@@ -78,11 +80,14 @@ pub fn set(pod: &Pod, base: &PodStatus, status: &mut PodStatus, observed: &Obser
     };
     let mut says = vec![
         can_start,
-        initialized(pod, status),
+        initialized(pod, base, status),
         ready,
         containers,
         Says::yes("PodScheduled"),
     ];
+    if pod.spec().is_some_and(api::pod::may_restart_all) {
+        says.push(restarting(pod, status, observed));
+    }
     if let Some(verdict) = memory.verdict.as_ref().filter(|verdict| verdict.reason == "Evicted") {
         let message = Some(verdict.message.clone());
         says.push(Says {
@@ -139,55 +144,52 @@ fn condition(says: Says, known: &[PodCondition], generation: Option<i64>, now: T
     }
 }
 
-fn initialized(pod: &Pod, status: &PodStatus) -> Says {
-    let inits = status.init_container_statuses.as_deref().unwrap_or_default();
-    if inits.is_empty() {
-        return match status.phase.as_deref() {
-            Some("Succeeded") => Says {
-                reason: Some("PodCompleted"),
-                ..Says::yes("Initialized")
-            },
-            _ => Says::yes("Initialized"),
+fn initialized(pod: &Pod, base: &PodStatus, status: &PodStatus) -> Says {
+    const KIND: &str = "Initialized";
+    if status.phase.as_deref() == Some("Succeeded") {
+        return Says {
+            reason: Some("PodCompleted"),
+            ..Says::yes(KIND)
         };
     }
     let done = |status: &ContainerStatus| match pod.container(&status.name) {
         Some((Role::Sidecar, _)) => status.started == Some(true),
         _ => status.ready,
     };
+    let inits = status.init_container_statuses.iter().flatten();
     let incomplete: Vec<&str> = inits
-        .iter()
         .filter(|status| !done(status))
         .map(|status| status.name.as_str())
         .collect();
-    let apps_began = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .any(|status| status.container_id.is_some());
-    match status.phase.as_deref() {
-        Some("Succeeded") => Says {
-            reason: Some("PodCompleted"),
-            ..Says::yes("Initialized")
-        },
-        _ if incomplete.is_empty() || apps_began => Says::yes("Initialized"),
-        _ => {
-            let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
-            Says::no("Initialized", "ContainersNotInitialized", Some(message))
-        }
+    let began = |status: &ContainerStatus| {
+        let state = status.state.as_ref();
+        state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+    };
+    let apps_began = status.container_statuses.iter().flatten().any(began);
+    let was = |condition: &PodCondition| condition.type_ == KIND && condition.status == "True";
+    // Init containers that run again do not undo that they have run.
+    let before = base.conditions.iter().flatten().any(was);
+    if incomplete.is_empty() || apps_began || before {
+        return Says::yes(KIND);
     }
+    let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
+    Says::no(KIND, "ContainersNotInitialized", Some(message))
 }
 
-fn containers_ready(status: &PodStatus) -> Says {
+fn containers_ready(pod: &Pod, status: &PodStatus) -> Says {
     const KIND: &str = "ContainersReady";
     match status.phase.as_deref() {
         Some("Succeeded") => return Says::no(KIND, "PodCompleted", None),
         Some("Failed") => return Says::no(KIND, "PodFailed", None),
         _ => {}
     }
-    let apps = status.container_statuses.iter().flatten();
-    let unready: Vec<&str> = apps
-        .filter(|status| !status.ready)
-        .map(|status| status.name.as_str())
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let statuses: Vec<&ContainerStatus> = lists.into_iter().flatten().flatten().collect();
+    let is_ready = |name: &str| statuses.iter().any(|status| status.name == name && status.ready);
+    let unready: Vec<&str> = pod
+        .containers()
+        .filter(|(role, container)| *role != Role::Init && !is_ready(&container.name))
+        .map(|(_, container)| container.name.as_str())
         .collect();
     if unready.is_empty() {
         return Says::yes(KIND);
@@ -197,6 +199,23 @@ fn containers_ready(status: &PodStatus) -> Says {
         "ContainersNotReady",
         Some(format!("containers with unready status: [{}]", unready.join(" "))),
     )
+}
+
+/// Whether all containers are being started anew; said of pods that may want that.
+fn restarting(pod: &Pod, status: &PodStatus, observed: &Observed) -> Says {
+    match status.phase.as_deref() {
+        Some("Succeeded") => Says::no(reset::CONDITION, "PodCompleted", None),
+        Some("Failed") => Says::no(reset::CONDITION, "PodFailed", None),
+        _ if reset::is_due(pod, observed) => Says {
+            reason: Some("RestartAllContainersStarted"),
+            message: Some("container exited with restart policy rule".into()),
+            ..Says::yes(reset::CONDITION)
+        },
+        _ => Says {
+            status: false,
+            ..Says::yes(reset::CONDITION)
+        },
+    }
 }
 
 /// What the pod's readiness gates say against its being ready.

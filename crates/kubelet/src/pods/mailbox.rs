@@ -22,6 +22,8 @@ pub struct Mail {
     pub probed: Vec<(String, Kind, bool)>,
     /// Hooks after the start that are done: container, instance, outcome.
     pub hooked: Vec<(String, String, Result<(), String>)>,
+    /// Instances whose hook before the stop is done.
+    pub pre_stopped: Vec<String>,
     /// Instances that could not be told to stop.
     pub not_stopped: Vec<String>,
 }
@@ -64,6 +66,12 @@ impl Mailbox {
     /// A hook after the start is done.
     pub fn hooked(&self, container: String, instance: String, outcome: Result<(), String>) {
         self.mail.lock().hooked.push((container, instance, outcome));
+        self.wake();
+    }
+
+    /// A hook before the stop is done, well or not.
+    pub fn pre_stopped(&self, instance: String) {
+        self.mail.lock().pre_stopped.push(instance);
         self.wake();
     }
 

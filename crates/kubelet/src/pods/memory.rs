@@ -40,6 +40,15 @@ pub struct Verdict {
     pub grace: Option<i64>,
 }
 
+/// The end of an instance that has been told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// When it is killed at the latest.
+    pub deadline: Timestamp,
+    /// Whether its hook before the stop still runs.
+    pub hooking: bool,
+}
+
 /// The memory of a worker.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
@@ -65,6 +74,10 @@ pub struct Memory {
     pub probes: Results,
     /// Images pulled for the next start of a container, by its name.
     pub pulled: HashMap<String, String>,
+    /// When the last instance of a container ended that was taken away to start it anew, by name.
+    pub reset: HashMap<String, Timestamp>,
+    /// Instances that are to end, by id.
+    pub ends: HashMap<String, End>,
     /// Containers told to stop, by id, and when they are killed.
     pub stopping: HashMap<String, Timestamp>,
     /// When the pod began to end, and how long it has.

@@ -1,8 +1,11 @@
 //! What to do next for a pod: a pure function of its object, of what the runtime has, of what the worker remembers, and of now.
 //!
 //! The worker does the actions, looks again, and asks again; when there is nothing to do, `wake` says when to ask though nothing happened.
-//! The order within a pod is: sandbox, init containers one by one (sidecars stay), app containers all; and backwards at the end: app
-//! containers all, sidecars one by one from the last, sandbox.
+//! The order within a pod is: sandbox, init containers one by one (sidecars stay), app containers all; and backwards at the end ([`end`]):
+//! app containers all, sidecars one by one from the last, sandbox. A container can also want all of them to start anew ([`reset`]).
+
+mod end;
+pub mod reset;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -39,16 +42,25 @@ pub enum Action {
         /// Since when the last instance is gone, for its back-off.
         failed: Option<Timestamp>,
     },
-    /// Tell a container to end.
-    Stop {
+    /// Say that a container ends, and do what it wants done before.
+    End {
         /// Which instance.
         id: String,
         /// The container of the spec.
         name: String,
-        /// Seconds until it is killed.
+        /// Seconds that it has in all.
         grace: i64,
         /// What the event says besides its name.
         why: Option<String>,
+        /// Whether its hook before the stop is run.
+        hook: bool,
+    },
+    /// Tell a container to end.
+    Stop {
+        /// Which instance.
+        id: String,
+        /// Seconds until it is killed.
+        grace: i64,
     },
     /// Forget an instance.
     RemoveInstance {
@@ -89,17 +101,17 @@ impl Plan {
     }
 }
 
-/// The seconds that any container gets to end, however little its pod has left.
-pub(super) const LEAST_GRACE: i64 = 2;
-
 /// Decides. `gone` says that the API server has no such pod any more.
 pub fn plan(pod: &Pod, gone: bool, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let removed = gone || pod.deletion().is_some();
-    if removed || memory.verdict.is_some() {
-        return end(pod, removed, gone, observed, memory, now);
+    if removed || memory.verdict.is_some() || is_final(pod) {
+        return end::plan(pod, removed, gone, observed, memory, now);
+    }
+    if reset::is_due(pod, observed) {
+        return reset::plan(pod, observed, memory, now);
     }
     if is_over(pod, observed, memory) {
-        return end(pod, false, false, observed, memory, now);
+        return end::plan(pod, false, false, observed, memory, now);
     }
     let mut plan = run(pod, observed, memory, now);
     if let Some(deadline) = active_deadline(pod) {
@@ -115,12 +127,14 @@ pub fn active_deadline(pod: &Pod) -> Option<Timestamp> {
     started.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
+/// Whether the pod's status says that it is over: then it never is anything else.
+fn is_final(pod: &Pod) -> bool {
+    api::pod::is_terminal(pod)
+}
+
 /// Whether every container has ended for good, or an init container that is not tried again has failed.
 pub fn is_over(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
-    if matches!(
-        pod.status.as_ref().and_then(|status| status.phase.as_deref()),
-        Some("Succeeded" | "Failed")
-    ) {
+    if is_final(pod) {
         return true;
     }
     let ended = |role, container: &Container| {
@@ -142,7 +156,7 @@ pub fn is_over(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
 }
 
 /// Whether an instance ended only to start with other resources.
-fn resized(memory: &Memory, instance: &Instance) -> bool {
+pub(super) fn resized(memory: &Memory, instance: &Instance) -> bool {
     let resize = memory.resize.as_ref();
     resize.is_some_and(|resize| resize.ended.contains(&instance.id))
 }
@@ -160,7 +174,6 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
             plan.actions.push(Action::RemoveSandbox { id: other.id.clone() });
         }
     }
-    prune(observed, &mut plan);
     match memory.resize.as_ref().map(|resize| resize.due(pod, now)) {
         Some(Due::Now) => plan.actions.push(Action::Resize),
         Some(Due::At(at)) => plan.wake_at(at),
@@ -169,7 +182,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
     // They may come while the pod still starts: that may be what is to be looked at.
     for container in pod.ephemeral() {
         match observed.latest(&container.name) {
-            None => start(pod, &container, None, memory, now, &mut plan),
+            None => start(pod, Role::Ephemeral, &container, None, memory, now, &mut plan),
             Some(instance) if instance.state == State::Created => plan.actions.push(Action::RemoveInstance {
                 id: instance.id.clone(),
             }),
@@ -192,7 +205,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
                     last.state != State::Exited || pod.restarts(role, container, last.exit_code)
                 }) =>
             {
-                start(pod, container, last, memory, now, &mut plan);
+                start(pod, role, container, last, memory, now, &mut plan);
                 go_on = role == Role::App || apps_began;
             }
             None => {}
@@ -205,11 +218,20 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
             }
             Some(State::Running) => {
                 let Some(instance) = current else { continue };
-                if let Some((why, grace)) = ends_alone(pod, role, container, instance, memory)
-                    && !memory.stopping.contains_key(&instance.id)
-                {
-                    plan.actions
-                        .push(stop(instance, grace.unwrap_or(pod.grace()), Some(why)));
+                if let Some((why, grace)) = ends_alone(pod, role, container, instance, memory) {
+                    let allowed = SignedDuration::from_secs(grace.unwrap_or(pod.grace()));
+                    let deadline = memory.ends.get(&instance.id).map(|end| end.deadline);
+                    let deadline = deadline.unwrap_or(now.saturating_add(allowed).unwrap_or(Timestamp::MAX));
+                    end::instance(
+                        Some(container),
+                        instance,
+                        deadline,
+                        true,
+                        Some(why),
+                        memory,
+                        now,
+                        &mut plan,
+                    );
                 }
                 let up = !memory.hooking.contains(&instance.id)
                     && (role == Role::App || memory.probes.started(container, &instance.id));
@@ -218,8 +240,7 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
             Some(State::Exited) => {
                 let code = current.map_or(0, |instance| instance.exit_code);
                 if pod.restarts(role, container, code) || current.is_some_and(|current| resized(memory, current)) {
-                    // An init container that is done needs no restart, though its pod may start it again elsewhere.
-                    start(pod, container, last, memory, now, &mut plan);
+                    start(pod, role, container, last, memory, now, &mut plan);
                     go_on = role == Role::App || apps_began;
                 }
             }
@@ -228,6 +249,8 @@ fn run(pod: &Pod, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan 
             break;
         }
     }
+    // Last, as it can wait and what is to start cannot.
+    prune(observed, &mut plan);
     plan
 }
 
@@ -270,6 +293,10 @@ fn replace_sandbox(observed: &Observed, memory: &Memory, now: Timestamp, plan: &
             plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
         }
     }
+    if !plan.actions.is_empty() {
+        // What has ended with it may not be started again, and then no sandbox is needed.
+        return;
+    }
     if let Some(at) = memory.retry_at.get("").filter(|at| **at > now) {
         plan.wake_at(*at);
         return;
@@ -283,7 +310,15 @@ fn replace_sandbox(observed: &Observed, memory: &Memory, now: Timestamp, plan: &
     plan.actions.push(Action::CreateSandbox { attempt });
 }
 
-fn start(pod: &Pod, container: &Container, last: Option<&Instance>, memory: &Memory, now: Timestamp, plan: &mut Plan) {
+fn start(
+    pod: &Pod,
+    role: Role,
+    container: &Container,
+    last: Option<&Instance>,
+    memory: &Memory,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     let name = &container.name;
     if memory.pulling.contains(name) {
         return;
@@ -291,7 +326,8 @@ fn start(pod: &Pod, container: &Container, last: Option<&Instance>, memory: &Mem
     if let Some(at) = memory.retry_at.get(name).filter(|at| **at > now) {
         return plan.wake_at(*at);
     }
-    let failed = last.map(Instance::finished);
+    // An instance that was taken away to start anew still counts.
+    let failed = last.map(Instance::finished).or(memory.reset.get(name).copied());
     if let Some((until, delay)) = failed.and_then(|failed| memory.restarts.until(name, failed, now)) {
         plan.wake_at(until);
         let delay = words::duration(delay.unsigned_abs());
@@ -303,7 +339,7 @@ fn start(pod: &Pod, container: &Container, last: Option<&Instance>, memory: &Mem
             .push((name.clone(), Waiting::new("CrashLoopBackOff", message)));
         return;
     }
-    let restarts = last.map_or(0, |last| last.restarts + 1);
+    let restarts = last.map_or_else(|| restarts_before(pod, role, name), |last| last.restarts + 1);
     plan.actions.push(Action::Start {
         name: name.clone(),
         restarts,
@@ -311,13 +347,16 @@ fn start(pod: &Pod, container: &Container, last: Option<&Instance>, memory: &Mem
     });
 }
 
-fn stop(instance: &Instance, grace: i64, why: Option<String>) -> Action {
-    Action::Stop {
-        id: instance.id.clone(),
-        name: instance.name.clone(),
-        grace: grace.max(LEAST_GRACE),
-        why,
-    }
+/// How many instances there were before, when the runtime has none of them any more.
+fn restarts_before(pod: &Pod, role: Role, name: &str) -> u32 {
+    let Some(known) = pod.container_status(role, name) else {
+        return 0;
+    };
+    let had_begun = known
+        .state
+        .as_ref()
+        .is_some_and(|state| state.running.is_some() || state.terminated.is_some());
+    u32::try_from(known.restart_count).unwrap_or(0) + u32::from(had_begun)
 }
 
 /// Of each container's instances that ended, only the newest is kept, for its status and its log.
@@ -334,93 +373,6 @@ fn prune(observed: &Observed, plan: &mut Plan) {
             });
         }
     }
-}
-
-fn end(pod: &Pod, removed: bool, gone: bool, observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
-    let mut plan = Plan {
-        ended: true,
-        ..Plan::default()
-    };
-    let (since, allowed) = memory.ending.unwrap_or((now, i64::MAX));
-    let allowed = memory
-        .verdict
-        .as_ref()
-        .and_then(|verdict| verdict.grace)
-        .unwrap_or(allowed);
-    // A grace period can be shortened while it runs, never lengthened.
-    let deadline = since
-        .saturating_add(SignedDuration::from_secs(allowed.min(pod.grace()).max(0)))
-        .unwrap_or(Timestamp::MAX);
-    let left = deadline.duration_since(now).as_secs().max(LEAST_GRACE);
-
-    let alive: Vec<&Instance> = observed
-        .instances
-        .iter()
-        .filter(|instance| matches!(instance.state, State::Running | State::Unknown))
-        .collect();
-    if !alive.is_empty() {
-        for instance in ends_next(pod, &alive) {
-            let sooner = memory.stopping.get(&instance.id).is_none_or(|at| {
-                // Whole seconds apart: the same grace period, computed again, is not a shorter one.
-                deadline.duration_since(*at) < SignedDuration::from_secs(-1)
-                    && at.duration_since(now).as_secs() > LEAST_GRACE
-            });
-            if sooner {
-                plan.actions.push(stop(instance, left, None));
-            }
-        }
-        return plan;
-    }
-    for sandbox in observed.sandboxes.iter().filter(|sandbox| sandbox.ready) {
-        plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
-    }
-    if !removed {
-        // The containers of a pod that ended stay for their logs until it is deleted.
-        prune(observed, &mut plan);
-        return plan;
-    }
-    plan.removes = true;
-    plan.actions
-        .extend(observed.instances.iter().map(|instance| Action::RemoveInstance {
-            id: instance.id.clone(),
-        }));
-    plan.actions.extend(
-        observed
-            .sandboxes
-            .iter()
-            .map(|sandbox| Action::RemoveSandbox { id: sandbox.id.clone() }),
-    );
-    if !memory.cleaned {
-        plan.actions.push(Action::CleanUp);
-    }
-    if gone {
-        plan.finished = plan.actions.is_empty();
-    } else if !memory.forgotten {
-        plan.actions.push(Action::Forget);
-    }
-    plan
-}
-
-/// Sidecars outlive the app containers, and end one after the other, the last one first.
-fn ends_next<'a>(pod: &Pod, alive: &[&'a Instance]) -> Vec<&'a Instance> {
-    let sidecar = |instance: &Instance| {
-        pod.containers()
-            .position(|(role, container)| role == Role::Sidecar && container.name == instance.name)
-    };
-    let others: Vec<&Instance> = alive
-        .iter()
-        .filter(|instance| sidecar(instance).is_none())
-        .copied()
-        .collect();
-    if !others.is_empty() {
-        return others;
-    }
-    alive
-        .iter()
-        .max_by_key(|instance| sidecar(instance))
-        .copied()
-        .into_iter()
-        .collect()
 }
 
 #[cfg(test)]

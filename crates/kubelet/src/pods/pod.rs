@@ -2,7 +2,7 @@
 
 use api::pod::ContainerKind;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, ObjectReference, Pod, PodSpec};
 
 /// What a container of a pod is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub trait PodExt {
     fn ephemeral(&self) -> impl Iterator<Item = Container>;
     /// What the container of that name is, be it ephemeral or not.
     fn role(&self, name: &str) -> Option<Role>;
+    /// What the pod's object says of a container.
+    fn container_status(&self, role: Role, name: &str) -> Option<&ContainerStatus>;
     /// What a container does after it exited with that code.
     fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool;
     /// Seconds that its containers have to end, as of now.
@@ -111,6 +113,11 @@ impl PodExt for Pod {
         self.container(name)
             .map(|(role, _)| role)
             .or_else(|| ephemeral().then_some(Role::Ephemeral))
+    }
+
+    fn container_status(&self, role: Role, name: &str) -> Option<&ContainerStatus> {
+        let statuses = role.kind().statuses(self.status.as_ref()?);
+        statuses.iter().find(|status| status.name == name)
     }
 
     fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool {

@@ -23,8 +23,8 @@ use crate::{credentials, env, volumes};
 
 /// Before looking again at what a container refers to.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
-/// Before looking again at what the runtime refused.
-const RETRY_RUNTIME: SignedDuration = SignedDuration::from_secs(1);
+/// `RunContainerError` stands so long before its back-off shows, that one can see it.
+const RETRY_RUN: SignedDuration = SignedDuration::from_secs(1);
 /// `ErrImagePull` stands so long before it becomes `ImagePullBackOff`, that one can see it.
 pub(super) const SHOW_PULL_ERROR: SignedDuration = SignedDuration::from_secs(2);
 
@@ -51,13 +51,14 @@ impl Worker {
                 self.memory.waiting.remove(name);
                 self.memory.retry_at.remove(name);
                 self.memory.pulled.remove(name);
+                self.memory.reset.remove(name);
             }
             Err(waiting) => {
                 self.tell(name, Warning, "Failed", format!("Error: {}", waiting.message));
-                let again = if waiting.reason == "CreateContainerConfigError" {
-                    RETRY
-                } else {
-                    RETRY_RUNTIME
+                // What was made and could not run has the restarts' back-off.
+                let again = match waiting.reason.as_str() {
+                    "RunContainerError" => RETRY_RUN,
+                    _ => RETRY,
                 };
                 self.hold(name, waiting, again);
             }
@@ -266,7 +267,7 @@ impl Worker {
                     container: spec,
                     ip: &ip,
                 };
-                let outcome = hooks::run(&hook, &*runtime, &target, None).await;
+                let outcome = hooks::run(&hook, &*runtime, &target, &pod, None).await;
                 mailbox.hooked(container.name, id, outcome);
             });
         }

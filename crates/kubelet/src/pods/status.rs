@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions;
 use super::memory::{Memory, Waiting};
 use super::observed::{Instance, Observed, State, time};
-use super::plan::Plan;
+use super::plan::{self, Plan, reset};
 use super::pod::{PodExt, Role};
 use crate::cri_config::resources;
 
@@ -22,26 +22,40 @@ pub struct Facts<'a> {
     pub now: Timestamp,
 }
 
+/// The bytes that the last words of all of a pod's containers have together.
+const LONGEST_WORDS: usize = 12 * 1024;
+/// Why a container ended, and why it waits, when all of its pod's are started anew.
+const RESTARTING_ALL: &str = "RestartingAllContainers";
+
 /// All of it.
 pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, facts: &Facts<'_>) -> PodStatus {
     let base = pod.status.clone().unwrap_or_default();
+    let sight = Sight {
+        pod,
+        observed,
+        memory,
+        plan,
+        resetting: !plan.ended && reset::is_wanted(pod, observed),
+    };
     let mut inits = Vec::new();
     let mut apps = Vec::new();
-    let initialized = is_initialized(pod, observed, memory);
     for (role, container) in pod.containers() {
-        let status = container_status(pod, role, container, observed, memory, plan, initialized);
+        let status = sight.container(role, container);
         if role == Role::App {
             apps.push(status)
         } else {
             inits.push(status)
         }
     }
-    apps.sort_by(|a, b| a.name.cmp(&b.name));
-    let ephemeral: Vec<ContainerStatus> = pod
+    let mut ephemeral: Vec<ContainerStatus> = pod
         .ephemeral()
-        .map(|container| container_status(pod, Role::Ephemeral, &container, observed, memory, plan, initialized))
+        .map(|container| sight.container(Role::Ephemeral, &container))
         .collect();
-    let phase = phase(pod, &inits, &apps, memory, plan, observed);
+    let share = LONGEST_WORDS / (inits.len() + apps.len() + ephemeral.len()).max(1);
+    let all = inits.iter_mut().chain(&mut apps).chain(&mut ephemeral);
+    all.for_each(|status| shorten(status, share));
+    let phase = sight.phase(&inits, &apps);
+    apps.sort_by(|a, b| a.name.cmp(&b.name));
     let mut status = PodStatus {
         phase: Some(phase.into()),
         start_time: base.start_time.clone().or(Some(Time(facts.now))),
@@ -78,147 +92,270 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
     status
 }
 
-/// Whether every init container has done its work (or a sidecar its start).
-fn is_initialized(pod: &Pod, observed: &Observed, memory: &Memory) -> bool {
-    let apps_began = pod
-        .containers()
-        .any(|(role, container)| role == Role::App && observed.latest(&container.name).is_some());
-    apps_began
-        || pod
-            .containers()
-            .filter(|(role, _)| *role != Role::App)
-            .all(|(role, container)| {
-                observed.latest(&container.name).is_some_and(|instance| match role {
-                    Role::Sidecar => instance.state == State::Running && memory.probes.started(container, &instance.id),
-                    _ => instance.state == State::Exited && instance.exit_code == 0,
-                })
-            })
+/// What a status is made from.
+struct Sight<'a> {
+    pod: &'a Pod,
+    observed: &'a Observed,
+    memory: &'a Memory,
+    plan: &'a Plan,
+    /// Whether all containers are being started anew.
+    resetting: bool,
 }
 
-fn container_status(
-    pod: &Pod,
-    role: Role,
-    container: &Container,
-    observed: &Observed,
-    memory: &Memory,
-    plan: &Plan,
-    initialized: bool,
-) -> ContainerStatus {
-    let name = &container.name;
-    let instances: Vec<&Instance> = observed
-        .instances
-        .iter()
-        .filter(|instance| instance.name == *name)
-        .collect();
-    let latest = instances.first().copied();
-    let known = known(pod, role, name);
-    let held_back = plan
-        .held_back
-        .iter()
-        .find(|(held, _)| held == name)
-        .map(|(_, waiting)| waiting);
-    let trouble = held_back.or_else(|| memory.waiting.get(name));
-    let earlier = |from: usize| {
-        let dead = instances
+impl Sight<'_> {
+    fn container(&self, role: Role, container: &Container) -> ContainerStatus {
+        let (pod, memory, name) = (self.pod, self.memory, &container.name);
+        let instances: Vec<&Instance> = self
+            .observed
+            .instances
             .iter()
-            .skip(from)
-            .find(|instance| instance.state == State::Exited);
-        dead.map(|dead| ended(dead))
-            .or_else(|| known.and_then(|known| known.last_state.clone()))
-    };
-    let waits = |waiting: Option<&Waiting>| {
-        let reason = match waiting {
-            Some(waiting) => waiting.reason.clone(),
-            None => match role {
-                Role::App if initialized => "ContainerCreating".into(),
-                Role::Ephemeral if pod.containers().all(|(role, _)| role == Role::App) => "ContainerCreating".into(),
-                _ => "PodInitializing".into(),
+            .filter(|instance| instance.name == *name)
+            .collect();
+        let latest = instances.first().copied();
+        let known = pod.container_status(role, name);
+        let held_back = self.plan.held_back.iter().find(|(held, _)| held == name);
+        let trouble = held_back
+            .map(|(_, waiting)| waiting)
+            .or_else(|| memory.waiting.get(name));
+        let earlier = |from: usize| {
+            let dead = instances
+                .iter()
+                .skip(from)
+                .find(|instance| instance.state == State::Exited);
+            dead.map(|dead| ended(dead))
+                .or_else(|| known.and_then(|known| left_behind(known, latest)))
+        };
+        let waits = || self.waits(trouble);
+        let restarts = |code| !self.plan.ended && pod.restarts(role, container, code);
+        let mut restart_count = latest
+            .map(|latest| latest.restarts as i32)
+            .or(known.map(|known| known.restart_count))
+            .unwrap_or(0);
+        let (state, last) = match latest {
+            Some(instance) => match instance.state {
+                // Until its hook is done, a container is not up; and when that failed, it never was.
+                State::Running if memory.hooking.contains(&instance.id) || memory.unhooked.contains(&instance.id) => {
+                    (waits(), earlier(1))
+                }
+                State::Running | State::Unknown => (running(instance), earlier(1)),
+                State::Exited if trouble.is_some() && restarts(instance.exit_code) => (waits(), Some(ended(instance))),
+                State::Exited => (ended(instance), earlier(1)),
+                State::Created => (waits(), earlier(1)),
+            },
+            // An instance that was there and is forgotten has left its end in the pod's status.
+            None => match known.and_then(|known| Some((known, known.state.as_ref()?))) {
+                Some((known, state)) if self.resetting && state.waiting.is_none() => {
+                    restart_count = known.restart_count + 1;
+                    let message = "The container is removed because RestartAllContainers in place";
+                    let waiting = Waiting::new(RESTARTING_ALL, message);
+                    (self.waits(Some(&waiting)), Some(lost(RESTARTING_ALL, message)))
+                }
+                Some((known, state)) if self.resetting && trouble.is_none() => {
+                    (state.clone(), known.last_state.clone())
+                }
+                Some((_, state)) if state.terminated.is_some() && trouble.is_some() && !self.plan.ended => {
+                    (waits(), Some(state.clone()))
+                }
+                Some((known, state)) if state.terminated.is_some() => (state.clone(), known.last_state.clone()),
+                Some((known, state)) if state.running.is_some() => {
+                    restart_count = known.restart_count + i32::from(pod.deletion().is_none());
+                    let message = "The container could not be located when the pod was deleted.  The container used to be Running";
+                    (waits(), Some(lost("ContainerStatusUnknown", message)))
+                }
+                Some((known, _)) => (waits(), known.last_state.clone()),
+                None => (waits(), None),
             },
         };
-        let message = waiting
-            .map(|waiting| waiting.message.clone())
-            .filter(|message| !message.is_empty());
+        let running = state.running.is_some();
+        let started = running && latest.is_some_and(|latest| memory.probes.started(container, &latest.id));
+        let probed = latest.is_some_and(|latest| memory.probes.ready(container, &latest.id));
+        let ready = match role {
+            Role::Init => state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0),
+            Role::Ephemeral => false,
+            _ => started && probed,
+        };
+        ContainerStatus {
+            name: name.clone(),
+            ready,
+            started: (role != Role::Ephemeral).then_some(started),
+            restart_count,
+            image: latest.map_or_else(
+                || container.image.clone().unwrap_or_default(),
+                |latest| latest.image.clone(),
+            ),
+            image_id: latest
+                .map(|latest| latest.image_ref.clone())
+                .or(known.map(|known| known.image_id.clone()))
+                .unwrap_or_default(),
+            container_id: latest.map(container_id).or_else(|| known?.container_id.clone()),
+            state: Some(state),
+            last_state: Some(last.unwrap_or_default()),
+            allocated_resources: container
+                .resources
+                .as_ref()
+                .and_then(|resources| resources.requests.clone()),
+            resources: Some(in_force(container, latest.filter(|_| running), memory)),
+            stop_signal: container
+                .lifecycle
+                .as_ref()
+                .and_then(|lifecycle| lifecycle.stop_signal.clone()),
+            user: latest
+                .and_then(|latest| latest.user.as_ref())
+                .map(|user| ContainerUser {
+                    linux: Some(LinuxContainerUser {
+                        uid: user.uid,
+                        gid: user.gid,
+                        supplemental_groups: Some(user.supplemental_groups.clone()).filter(|groups| !groups.is_empty()),
+                    }),
+                }),
+            volume_mounts: latest.and_then(|_| volume_mounts(container)),
+            ..Default::default()
+        }
+    }
+
+    fn waits(&self, waiting: Option<&Waiting>) -> ContainerState {
+        let spec = self.pod.spec();
+        let has_inits = spec.is_some_and(|spec| spec.init_containers.iter().flatten().next().is_some());
+        let reason = match waiting {
+            Some(waiting) => waiting.reason.clone(),
+            None if has_inits => "PodInitializing".into(),
+            None => "ContainerCreating".into(),
+        };
+        let message = waiting.map(|waiting| waiting.message.clone());
         ContainerState {
             waiting: Some(ContainerStateWaiting {
                 reason: Some(reason),
-                message,
+                message: message.filter(|message| !message.is_empty()),
             }),
             ..Default::default()
         }
-    };
-    let (state, last) = match latest {
-        Some(instance) => match instance.state {
-            // Until its hook is done, a container is not up.
-            State::Running if memory.hooking.contains(&instance.id) => (waits(trouble), earlier(1)),
-            State::Running | State::Unknown => {
-                let started_at = Some(Time(time(instance.started_at)));
-                (
-                    ContainerState {
-                        running: Some(ContainerStateRunning { started_at }),
-                        ..Default::default()
-                    },
-                    earlier(1),
-                )
+    }
+
+    /// The phase, from the statuses of containers in the order of the spec.
+    fn phase(&self, inits: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
+        // Once over, a pod is never anything else again.
+        match api::pod::phase(self.pod) {
+            "Succeeded" => return "Succeeded",
+            "Failed" => return "Failed",
+            _ => {}
+        }
+        // A pod is over when its last container is.
+        let alive = self.observed.any_running();
+        if self.memory.verdict.is_some() && !alive {
+            return "Failed";
+        }
+        let apps_began = apps_began(self.pod, self.observed);
+        let (mut pending, mut running, mut stopped) = (false, 0, 0);
+        let (mut succeeded, mut restarting, mut waiting) = (0, 0, 0);
+        for ((role, container), status) in self.pod.containers().zip(inits.iter().chain(apps)) {
+            let tally = Tally::of(status);
+            let latest = self.observed.latest(&container.name);
+            let resized = latest.is_some_and(|latest| plan::resized(self.memory, latest));
+            let again = |ended: &ContainerStateTerminated| {
+                let anew = ended.reason.as_deref() == Some(RESTARTING_ALL);
+                anew || resized || self.pod.restarts(role, container, ended.exit_code)
+            };
+            match (role, tally) {
+                (Role::Init, Tally::Stopped(ended, _)) if ended.exit_code == 0 => {}
+                (Role::Init, Tally::Stopped(ended, _)) if !again(ended) && !alive => return "Failed",
+                (Role::Init, Tally::Stopped(..)) => {}
+                (Role::Init, Tally::Running | Tally::Waiting) => pending |= !apps_began,
+                (Role::Sidecar, Tally::Running) => {
+                    pending |= status.started != Some(true) && !apps_began;
+                    running += 1;
+                }
+                (Role::Sidecar, Tally::Waiting) => waiting += 1,
+                (Role::Sidecar, Tally::Stopped(..)) => {}
+                // They have no part in how the pod fares.
+                (Role::Ephemeral, _) => {}
+                (Role::App, Tally::Running) => running += 1,
+                (Role::App, Tally::Waiting) => waiting += 1,
+                (Role::App, Tally::Stopped(ended, over)) => {
+                    stopped += 1;
+                    succeeded += usize::from(over && ended.exit_code == 0);
+                    restarting += usize::from(again(ended));
+                }
             }
-            State::Exited if !plan.ended && trouble.is_some() && pod.restarts(role, container, instance.exit_code) => {
-                (waits(trouble), Some(ended(instance)))
-            }
-            State::Exited => (ended(instance), earlier(1)),
-            State::Created => (waits(trouble), earlier(1)),
-        },
-        // An instance that was there and is forgotten has left its end in the pod's status.
-        None => match known
-            .and_then(|known| known.state.clone())
-            .filter(|state| state.terminated.is_some() && plan.ended)
-        {
-            Some(state) => (state, known.and_then(|known| known.last_state.clone())),
-            None => (waits(trouble), known.and_then(|known| known.last_state.clone())),
-        },
+        }
+        match () {
+            () if pending || waiting > 0 => "Pending",
+            () if running > 0 || alive && stopped > 0 => "Running",
+            () if stopped == 0 => "Pending",
+            () if restarting > 0 && !self.plan.ended => "Running",
+            () if succeeded == stopped => "Succeeded",
+            () => "Failed",
+        }
+    }
+}
+
+/// Whether an app container has been started in the pod's sandbox: then its init containers are done.
+fn apps_began(pod: &Pod, observed: &Observed) -> bool {
+    let in_sandbox = |container: &Container| match observed.sandbox() {
+        Some(sandbox) => observed.latest_in(&sandbox.id, &container.name),
+        None => observed.latest(&container.name),
     };
-    let running = state.running.is_some();
-    let started = running && latest.is_some_and(|latest| memory.probes.started(container, &latest.id));
-    let probed = latest.is_some_and(|latest| memory.probes.ready(container, &latest.id));
-    let ready = match role {
-        Role::Init => state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0),
-        Role::Ephemeral => false,
-        _ => started && probed && !plan.ended,
-    };
-    ContainerStatus {
-        name: name.clone(),
-        ready,
-        started: (role != Role::Ephemeral).then_some(started),
-        restart_count: latest
-            .map(|latest| latest.restarts as i32)
-            .or(known.map(|known| known.restart_count))
-            .unwrap_or(0),
-        image: latest.map_or_else(
-            || container.image.clone().unwrap_or_default(),
-            |latest| latest.image.clone(),
-        ),
-        image_id: latest
-            .map(|latest| latest.image_ref.clone())
-            .or(known.map(|known| known.image_id.clone()))
-            .unwrap_or_default(),
-        container_id: latest
-            .map(|latest| format!("podium://{}", latest.id))
-            .or_else(|| known?.container_id.clone()),
-        state: Some(state),
-        last_state: Some(last.unwrap_or_default()),
-        allocated_resources: container
-            .resources
-            .as_ref()
-            .and_then(|resources| resources.requests.clone()),
-        resources: Some(in_force(container, latest.filter(|_| running), memory)),
-        user: latest
-            .and_then(|latest| latest.user.as_ref())
-            .map(|user| ContainerUser {
-                linux: Some(LinuxContainerUser {
-                    uid: user.uid,
-                    gid: user.gid,
-                    supplemental_groups: Some(user.supplemental_groups.clone()).filter(|groups| !groups.is_empty()),
-                }),
-            }),
-        volume_mounts: latest.and_then(|_| volume_mounts(container)),
+    pod.containers()
+        .filter(|(role, _)| *role == Role::App)
+        .any(|(_, container)| in_sandbox(container).is_some_and(|instance| instance.state != State::Created))
+}
+
+/// What a container counts as for the phase of its pod.
+enum Tally<'a> {
+    Running,
+    /// It has never run.
+    Waiting,
+    /// How it ended, and whether that is its state and not what was before it.
+    Stopped(&'a ContainerStateTerminated, bool),
+}
+
+impl<'a> Tally<'a> {
+    fn of(status: &'a ContainerStatus) -> Self {
+        let now = status.state.as_ref();
+        let before = status.last_state.as_ref();
+        match (
+            now.and_then(|state| state.terminated.as_ref()),
+            before.and_then(|state| state.terminated.as_ref()),
+        ) {
+            _ if now.is_some_and(|state| state.running.is_some()) => Self::Running,
+            (Some(ended), _) => Self::Stopped(ended, true),
+            (None, Some(ended)) => Self::Stopped(ended, false),
+            (None, None) => Self::Waiting,
+        }
+    }
+}
+
+/// Cuts the last words of a container.
+fn shorten(status: &mut ContainerStatus, longest: usize) {
+    for state in [&mut status.state, &mut status.last_state].into_iter().flatten() {
+        if let Some(message) = state.terminated.as_mut().and_then(|ended| ended.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(longest));
+        }
+    }
+}
+
+/// How a container ended before its present instance, as its last status says, which may be that of an earlier one.
+fn left_behind(known: &ContainerStatus, present: Option<&Instance>) -> Option<ContainerState> {
+    let same = present.is_some_and(|present| known.container_id.as_deref() == Some(&container_id(present)));
+    let told = [known.state.as_ref().filter(|_| !same), known.last_state.as_ref()];
+    told.into_iter()
+        .flatten()
+        .find(|state| state.terminated.is_some())
+        .cloned()
+}
+
+fn container_id(instance: &Instance) -> String {
+    format!("podium://{}", instance.id)
+}
+
+/// The end of a container that nobody saw.
+fn lost(reason: &str, message: &str) -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -240,11 +377,12 @@ fn in_force(container: &Container, running: Option<&Instance>, memory: &Memory) 
     }
 }
 
-/// What the pod's object says of a container.
-fn known<'a>(pod: &'a Pod, role: Role, name: &str) -> Option<&'a ContainerStatus> {
-    let status = pod.status.as_ref()?;
-    let list = role.kind().statuses(status);
-    list.iter().find(|status| status.name == name)
+fn running(instance: &Instance) -> ContainerState {
+    let started_at = Some(Time(time(instance.started_at)));
+    ContainerState {
+        running: Some(ContainerStateRunning { started_at }),
+        ..Default::default()
+    }
 }
 
 fn ended(instance: &Instance) -> ContainerState {
@@ -260,7 +398,7 @@ fn ended(instance: &Instance) -> ContainerState {
             message: Some(instance.message.clone()).filter(|message| !message.is_empty()),
             started_at: Some(Time(time(instance.started_at))),
             finished_at: Some(Time(time(instance.finished_at))),
-            container_id: Some(format!("podium://{}", instance.id)),
+            container_id: Some(container_id(instance)),
             signal: None,
         }),
         ..Default::default()
@@ -282,79 +420,6 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         }
     });
     Some(mounts.collect::<Vec<_>>()).filter(|mounts| !mounts.is_empty())
-}
-
-fn phase(
-    pod: &Pod,
-    inits: &[ContainerStatus],
-    apps: &[ContainerStatus],
-    memory: &Memory,
-    plan: &Plan,
-    observed: &Observed,
-) -> &'static str {
-    // Once over, a pod is never anything else again.
-    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
-        Some("Succeeded") => return "Succeeded",
-        Some("Failed") => return "Failed",
-        _ => {}
-    }
-    // A pod is over when its last container is.
-    if memory.verdict.is_some() && !observed.any_running() {
-        return "Failed";
-    }
-    let never = pod.spec().and_then(|spec| spec.restart_policy.as_deref()) == Some("Never");
-    let on_failure = pod.spec().and_then(|spec| spec.restart_policy.as_deref()) == Some("OnFailure");
-    let mut pending = false;
-    for ((role, container), status) in pod.containers().filter(|(role, _)| *role != Role::App).zip(inits) {
-        let state = status.state.clone().unwrap_or_default();
-        let apps_began = apps.iter().any(|app| app.container_id.is_some());
-        match role {
-            Role::Sidecar => pending |= status.started != Some(true) && !apps_began,
-            _ => match state.terminated.map(|ended| ended.exit_code) {
-                Some(0) => {}
-                Some(code) if !pod.restarts(role, container, code) && !observed.any_running() => return "Failed",
-                _ => pending |= !apps_began,
-            },
-        }
-    }
-    let (mut running, mut stopped, mut succeeded, mut waiting) = (0, 0, 0, 0);
-    for status in apps {
-        let state = status.state.as_ref();
-        if state.is_some_and(|state| state.running.is_some()) {
-            running += 1;
-        } else if let Some(ended) = state.and_then(|state| state.terminated.as_ref()) {
-            stopped += 1;
-            succeeded += usize::from(ended.exit_code == 0);
-        } else if status.last_state.as_ref().is_some_and(|last| last.terminated.is_some()) {
-            stopped += 1;
-        } else {
-            waiting += 1;
-        }
-    }
-    match () {
-        () if pending || waiting > 0 => "Pending",
-        () if running > 0 => "Running",
-        () if stopped == 0 => "Pending",
-        // Sidecars end after the others, and the pod after them.
-        () if observed.any_running() => "Running",
-        () if plan.ended => {
-            if succeeded == stopped {
-                "Succeeded"
-            } else {
-                "Failed"
-            }
-        }
-        () if never || on_failure => {
-            if succeeded == stopped {
-                "Succeeded"
-            } else if never {
-                "Failed"
-            } else {
-                "Running"
-            }
-        }
-        () => "Running",
-    }
 }
 
 #[cfg(test)]

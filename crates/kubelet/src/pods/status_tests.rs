@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+use serde_json::json;
+
 use super::*;
 use crate::pods::fixtures::{NOW, at, observed, pod};
 use crate::pods::memory::{Verdict, Waiting};
@@ -65,7 +67,7 @@ fn phases_and_containers() {
             "s0",
             "init:0@s0=0",
             "Pending",
-            "init=Completed+ a=ContainerCreating",
+            "init=Completed+ a=PodInitializing",
         ),
         (
             "Never",
@@ -89,7 +91,7 @@ fn phases_and_containers() {
             "s0",
             "side:0@s0=run",
             "Pending",
-            "side=run+ a=ContainerCreating",
+            "side=run+ a=PodInitializing",
         ),
         (
             "Always",
@@ -148,7 +150,7 @@ fn phases_and_containers() {
             "s0",
             "a:0@s0=0 side:0@s0=run",
             "Running",
-            "side=run a=Completed",
+            "side=run+ a=Completed",
         ),
         (
             "Never",
@@ -187,6 +189,156 @@ fn why_a_container_waits() {
         ("a=CrashLoopBackOff~Error", Some("Running"))
     );
     assert_eq!(status.container_statuses.unwrap()[0].restart_count, 2);
+}
+
+#[test]
+fn a_container_is_not_up_before_its_hook_is_done() {
+    let seen = observed("s0", "a:0@s0=run");
+    let mut memory = Memory::default();
+    memory.hooking.insert("a0".into());
+    let status = told(&pod("Always", "a"), &seen, &memory);
+    assert_eq!(
+        (containers(&status).as_str(), status.phase.as_deref()),
+        ("a=ContainerCreating", Some("Pending"))
+    );
+    let mut memory = Memory::default();
+    memory.unhooked.insert("a0".into());
+    memory
+        .waiting
+        .insert("a".into(), Waiting::new("PostStartHookError", "it failed"));
+    let status = told(&pod("Always", "a"), &seen, &memory);
+    assert_eq!(containers(&status), "a=PostStartHookError");
+    let status = told(&pod("Always", "a"), &observed("s0", "a:0@s0=137"), &memory);
+    assert_eq!(containers(&status), "a=PostStartHookError~Error");
+    let status = told(&pod("Never", "a"), &observed("s0", "a:0@s0=137"), &memory);
+    assert_eq!(
+        (containers(&status).as_str(), status.phase.as_deref()),
+        ("a=Error", Some("Failed"))
+    );
+}
+
+#[test]
+fn a_container_keeps_ready_until_it_ends() {
+    let mut pod = pod("Always", "a");
+    pod.metadata.deletion_timestamp = Some(Time(at(NOW)));
+    let status = told(&pod, &observed("s0", "a:0@s0=run"), &Memory::default());
+    assert_eq!(containers(&status), "a=run+");
+}
+
+#[test]
+fn each_container_has_its_policy_and_rules() {
+    let rule = |code| json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [code]}}]);
+    for (pod_policy, own, rules, code, phase) in [
+        ("Always", Some("Never"), None, 1, "Failed"),
+        ("Always", Some("Never"), None, 0, "Succeeded"),
+        ("Never", Some("Always"), None, 0, "Running"),
+        ("Never", Some("OnFailure"), None, 1, "Running"),
+        ("Never", Some("OnFailure"), None, 0, "Succeeded"),
+        ("Never", Some("Never"), Some(rule(7)), 7, "Running"),
+        ("Never", Some("Never"), Some(rule(7)), 8, "Failed"),
+    ] {
+        let mut pod = pod(pod_policy, "a");
+        let container = &mut pod.spec.as_mut().unwrap().containers[0];
+        container.restart_policy = own.map(str::to_owned);
+        container.restart_policy_rules = rules.clone().map(|rules| serde_json::from_value(rules).unwrap());
+        let status = told(&pod, &observed("s0", &format!("a:0@s0={code}")), &Memory::default());
+        assert_eq!(
+            status.phase.as_deref(),
+            Some(phase),
+            "{pod_policy} {own:?} {rules:?} {code}"
+        );
+    }
+}
+
+#[test]
+fn all_containers_start_anew() {
+    let mut pod = pod("Never", "init a b");
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let container = &mut pod.spec.as_mut().unwrap().containers[0];
+    container.restart_policy_rules = serde_json::from_value(rules).unwrap();
+    let restarting = |status: &PodStatus| {
+        conditions(status)
+            .into_iter()
+            .find(|condition| condition.starts_with("AllContainersRestarting"))
+            .unwrap()
+    };
+    let mut see = |seen: &str| {
+        let status = told(&pod, &observed("s0", seen), &Memory::default());
+        pod.status = Some(status.clone());
+        let counts: Vec<i32> = status
+            .init_container_statuses
+            .iter()
+            .chain(&status.container_statuses)
+            .flatten()
+            .map(|status| status.restart_count)
+            .collect();
+        (
+            containers(&status),
+            counts,
+            status.phase.clone().unwrap(),
+            restarting(&status),
+        )
+    };
+    const NO: &str = "AllContainersRestarting=False";
+    const YES: &str =
+        "AllContainersRestarting=True RestartAllContainersStarted: container exited with restart policy rule";
+    const GONE: &str = "RestartingAllContainers~RestartingAllContainers";
+    let running = "init=Completed+ a=run+ b=run+".to_owned();
+    let first = see("b:0@s0=run a:0@s0=run init:0@s0=0");
+    assert_eq!(first, (running, vec![0, 0, 0], "Running".into(), NO.into()));
+    let second = see("b:0@s0=run a:0@s0=42 init:0@s0=0");
+    let asked = "init=Completed+ a=Error b=run+".to_owned();
+    assert_eq!(second, (asked, vec![0, 0, 0], "Running".into(), YES.into()));
+    let third = see("a:0@s0=42");
+    let going = format!("init={GONE} a=Error b={GONE}");
+    assert_eq!(third, (going, vec![1, 0, 1], "Running".into(), YES.into()));
+    for _ in 0..2 {
+        let gone = format!("init={GONE} a={GONE} b={GONE}");
+        assert_eq!(see("").1, vec![1, 1, 1]);
+        assert_eq!(
+            see("").0,
+            gone.replace("=RestartingAllContainers~", "=PodInitializing~")
+        );
+    }
+    let again = see("init:1@s0=run");
+    assert_eq!((again.2.as_str(), again.3.as_str()), ("Pending", NO));
+    let up = see("b:1@s0=run a:1@s0=run init:1@s0=0");
+    let anew = "init=Completed~RestartingAllContainers+ a=run~RestartingAllContainers+ b=run~RestartingAllContainers+";
+    assert_eq!(up, (anew.to_owned(), vec![1, 1, 1], "Running".into(), NO.into()));
+}
+
+#[test]
+fn what_the_runtime_has_forgotten_is_in_the_status() {
+    let mut pod = pod("Always", "a");
+    let status = |state| json!({"containerStatuses": [{"name": "a", "restartCount": 2, "state": state}]});
+    pod.status = serde_json::from_value(status(json!({"running": {}}))).unwrap();
+    let lost = told(&pod, &observed("s0", ""), &Memory::default());
+    assert_eq!(
+        (containers(&lost).as_str(), lost.phase.as_deref()),
+        ("a=ContainerCreating~ContainerStatusUnknown", Some("Running"))
+    );
+    assert_eq!(lost.container_statuses.as_ref().unwrap()[0].restart_count, 3);
+    pod.status = Some(lost.clone());
+    let once = told(&pod, &observed("s0", ""), &Memory::default());
+    assert_eq!(once.container_statuses, lost.container_statuses, "it is counted once");
+    pod.status = serde_json::from_value(status(json!({"terminated": {"exitCode": 1, "reason": "Error"}}))).unwrap();
+    let ended = told(&pod, &observed("s0", ""), &Memory::default());
+    assert_eq!(containers(&ended), "a=Error");
+}
+
+#[test]
+fn last_words_share_what_there_is() {
+    let mut seen = observed("s0", "b:0@s0=1 a:0@s0=1");
+    for instance in &mut seen.instances {
+        instance.message = "é".repeat(5000);
+    }
+    let status = told(&pod("Never", "a b c"), &seen, &Memory::default());
+    let words = |status: &ContainerStatus| {
+        let ended = status.state.as_ref()?.terminated.as_ref()?;
+        Some(ended.message.as_ref()?.len())
+    };
+    let lengths: Vec<_> = status.container_statuses.iter().flatten().map(words).collect();
+    assert_eq!(lengths, [Some(4096), Some(4096), None]);
 }
 
 #[test]
@@ -240,7 +392,7 @@ fn conditions(status: &PodStatus) -> Vec<String> {
 
 #[test]
 fn conditions_say_what_is_missing() {
-    let cases: [(&str, &str, &str, &str, [&str; 4]); 5] = [
+    let cases: [(&str, &str, &str, &str, [&str; 4]); 6] = [
         (
             "Always",
             "init a",
@@ -263,6 +415,18 @@ fn conditions_say_what_is_missing() {
                 "Initialized=True",
                 "Ready=False ContainersNotReady: containers with unready status: [a b]",
                 "ContainersReady=False ContainersNotReady: containers with unready status: [a b]",
+            ],
+        ),
+        (
+            "Always",
+            "side a",
+            "s0",
+            "a:0@s0=run side:0@s0=1",
+            [
+                "PodReadyToStartContainers=True",
+                "Initialized=True",
+                "Ready=False ContainersNotReady: containers with unready status: [side]",
+                "ContainersReady=False ContainersNotReady: containers with unready status: [side]",
             ],
         ),
         (

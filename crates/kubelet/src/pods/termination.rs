@@ -85,6 +85,10 @@ mod tests {
         let tail = log_tail(&many);
         assert_eq!((tail.lines().next(), tail.lines().count()), (Some("120"), 80));
         let long = log_tail(&(line(&"é".repeat(3000)) + &line("end")));
-        assert!(long.len() <= LONGEST_LOG && long.ends_with("é\nend\n"), "{}", long.len());
+        assert!(
+            long.len() <= LONGEST_LOG && long.ends_with("é\nend\n"),
+            "{}",
+            long.len()
+        );
     }
 }

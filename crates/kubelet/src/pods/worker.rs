@@ -148,6 +148,11 @@ impl Worker {
             self.see(pod);
         }
         self.gone |= mail.gone;
+        for id in mail.pre_stopped {
+            if let Some(end) = self.memory.ends.get_mut(&id) {
+                end.hooking = false;
+            }
+        }
         for id in mail.not_stopped {
             self.memory.stopping.remove(&id);
         }
@@ -157,8 +162,10 @@ impl Worker {
         for (container, instance, outcome) in mail.hooked {
             self.memory.hooking.remove(&instance);
             if let Err(error) = outcome {
-                let message = format!("PostStartHook failed: {error}");
-                self.tell(&container, Warning, "FailedPostStartHook", message);
+                // The details may hold secrets: they are for those who may read the pod, and not for all who read events.
+                self.tell(&container, Warning, "FailedPostStartHook", "PostStartHook failed");
+                let waiting = Waiting::new("PostStartHookError", error);
+                self.memory.waiting.insert(container, waiting);
                 self.memory.unhooked.insert(instance);
             }
         }
@@ -169,6 +176,10 @@ impl Worker {
 
     /// Takes the object as the API server has it, with the status that the kubelet knows: the server's may be behind.
     fn see(&mut self, seen: Arc<Pod>) {
+        if seen.metadata.generation != self.seen.metadata.generation {
+            // What did not work may do so now.
+            self.memory.retry_at.clear();
+        }
         let mut pod = match &self.memory.resize {
             Some(resize) => resize.allocation.granted.put_into(&seen),
             None => Pod::clone(&seen),
@@ -200,7 +211,9 @@ impl Worker {
         self.observed = Arc::new(observed);
         let alive = &self.observed.instances;
         let there = |id: &String| alive.iter().any(|instance| instance.id == *id);
+        self.memory.ends.retain(|id, _| there(id));
         self.memory.stopping.retain(|id, _| there(id));
+        self.memory.hooking.retain(there);
         self.memory.unhooked.retain(there);
         if let Some(resize) = &mut self.memory.resize {
             resize.ended.retain(there);
@@ -287,7 +300,8 @@ impl Worker {
 
     fn tell_back_offs(&mut self, plan: &Plan) {
         for (name, _) in &plan.held_back {
-            let Some(ended) = self.observed.latest(name).map(|instance| instance.finished()) else {
+            let ended = self.observed.latest(name).map(|instance| instance.finished());
+            let Some(ended) = ended.or(self.memory.reset.get(name).copied()) else {
                 continue;
             };
             if self.told.insert(name.clone(), ended) != Some(ended) {
