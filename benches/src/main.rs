@@ -105,6 +105,13 @@ async fn measure(options: &Options, own: Option<cluster::Podium>) -> Result<()> 
             );
         }
     }
+    if options.wants("restart") {
+        let mut restarted = pods::kill_and_restart(&client, &options.image, 20).await?;
+        row(
+            "container killed → running again, as a watcher sees it (restart), p50 of 20",
+            milliseconds(median(&mut restarted)),
+        );
+    }
     if let Some(podium) = &own
         && options.wants("memory")
     {

@@ -112,6 +112,83 @@ pub async fn create_and_delete(
     Ok((created, deleted))
 }
 
+/// Times from the death of a container to its restart (the first, which has no back-off), one pod after the other, as a watcher sees
+/// them. The container's process is killed from outside, so the node must be this machine.
+pub async fn kill_and_restart(client: &Client, image: &str, times: usize) -> Result<Vec<Duration>> {
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let mut restarted = Vec::new();
+    for n in 0..times {
+        let name = format!("bench-restart-{n}");
+        // Nobody else sleeps for that long.
+        let command = ["sleep".to_owned(), format!("{}", 7_777_000_000 + n)];
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {"containers": [{"name": "c0", "image": image, "command": command}], "terminationGracePeriodSeconds": 1},
+        });
+        let from = pods
+            .list(&ListParams::default().limit(1))
+            .await?
+            .metadata
+            .resource_version
+            .unwrap_or_default();
+        let params = WatchParams::default()
+            .fields(&format!("metadata.name={name}"))
+            .timeout(60);
+        let mut watch = pin!(pods.watch(&params, &from).await?);
+        pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
+            .await?;
+        let mut killed = None;
+        loop {
+            let event = watch
+                .next()
+                .await
+                .context("the watch ended before the container was restarted")??;
+            let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else {
+                continue;
+            };
+            match killed {
+                None if is_ready(&pod) => {
+                    let pid = process(&command)?.context("no process of the container on this machine")?;
+                    killed = Some(Instant::now());
+                    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+                }
+                Some(at) if is_ready(&pod) && restarts(&pod) > 0 => {
+                    restarted.push(at.elapsed());
+                    break;
+                }
+                _ => {}
+            }
+        }
+        pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+    }
+    Ok(restarted)
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.map_or(0, |all| all.iter().map(|one| one.restart_count).sum())
+}
+
+/// The process of this machine that runs a command.
+fn process(command: &[String]) -> Result<Option<nix::unistd::Pid>> {
+    let wanted: Vec<u8> = command
+        .iter()
+        .flat_map(|word| word.bytes().chain([0]))
+        .collect();
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let runs = |path: std::path::PathBuf| std::fs::read(path).is_ok_and(|line| line == wanted);
+        if let Some(pid) = pid
+            && runs(entry.path().join("cmdline"))
+        {
+            return Ok(Some(nix::unistd::Pid::from_raw(pid)));
+        }
+    }
+    Ok(None)
+}
+
 /// Creates many pods at once; gives the time until all are ready.
 pub async fn create_many(client: &Client, image: &str, many: usize) -> Result<Duration> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
