@@ -166,16 +166,16 @@ pub async fn kill_and_restart(client: &Client, image: &str, times: usize) -> Res
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
     statuses.map_or(0, |all| all.iter().map(|one| one.restart_count).sum())
 }
 
 /// The process of this machine that runs a command.
 fn process(command: &[String]) -> Result<Option<nix::unistd::Pid>> {
-    let wanted: Vec<u8> = command
-        .iter()
-        .flat_map(|word| word.bytes().chain([0]))
-        .collect();
+    let wanted: Vec<u8> = command.iter().flat_map(|word| word.bytes().chain([0])).collect();
     for entry in std::fs::read_dir("/proc")? {
         let entry = entry?;
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());

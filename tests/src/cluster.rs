@@ -29,6 +29,8 @@ pub struct Options {
     pub images: &'static [&'static str],
     /// Further flags of `podium server`.
     pub flags: Vec<String>,
+    /// What the server logs, where that is not the usual.
+    pub log: Option<&'static str>,
 }
 
 impl Cluster {
@@ -114,9 +116,9 @@ impl Cluster {
             .arg("--pod-logs-dir")
             .arg(self.pod_logs_dir())
             .args(&self.options.flags);
-        command.env(
+        command.env("NO_COLOR", "1").env(
             "RUST_LOG",
-            std::env::var("PODIUM_TEST_LOG").unwrap_or_else(|_| "info".into()),
+            std::env::var("PODIUM_TEST_LOG").unwrap_or_else(|_| self.options.log.unwrap_or("info").into()),
         );
         command
     }

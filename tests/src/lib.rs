@@ -6,12 +6,14 @@
 
 mod cluster;
 mod command;
+mod image;
 mod netns;
 mod registry;
 mod terminal;
 
 pub use cluster::{Cluster, NODE_IP, Options};
 pub use command::{Output, eventually, run};
+pub use image::variant;
 pub use netns::Netns;
 pub use registry::Registry;
 pub use terminal::Terminal;

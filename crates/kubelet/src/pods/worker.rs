@@ -8,7 +8,7 @@ use client::EventType::{Normal, Warning};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::allocation::Allocation;
 use super::context::Context;
@@ -101,6 +101,7 @@ impl Worker {
         let mut first = true;
         loop {
             self.read_mail();
+            debug!(pod = %self.pod.full_name(), "looks");
             if let Err(error) = self.look().await {
                 warn!(pod = %self.pod.full_name(), %error, "the runtime does not say what it has");
                 tokio::time::sleep(RETRY.unsigned_abs()).await;

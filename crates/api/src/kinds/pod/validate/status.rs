@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 
 use super::{Errors, ip, qualified_name, subdomain};
 use crate::field::{FieldError, Path};
-use crate::pod::{self, is_sidecar};
+use crate::pod::{self, is_sidecar, may_restart_all};
 
 /// Conditions whose names have no rule to follow.
 const SYSTEM_CONDITIONS: &[&str] = &["PodScheduled", "Ready", "Initialized"];
@@ -81,9 +81,11 @@ fn transitions(new: &PodStatus, old: &PodStatus, spec: &PodSpec, path: &Path<'_>
             .flatten()
             .any(|c| c.name == name && is_sidecar(c))
     };
+    // Then even those start again that ended for good.
+    let anew = may_restart_all(spec);
     let mut check =
         |field: &str, policy: &str, new: &Option<Vec<ContainerStatus>>, old: &Option<Vec<ContainerStatus>>| {
-            if policy == "Always" {
+            if policy == "Always" || (anew && field != "ephemeralContainerStatuses") {
                 return;
             }
             for (i, before) in old.iter().flatten().enumerate() {

@@ -141,6 +141,22 @@ fn the_status() {
         ));
         assert_eq!(got, want, "{policy}: {old} -> {new}");
     }
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let asks = |status: Value| {
+        let mut pod = with_status("Never", status);
+        let containers = pod
+            .spec
+            .as_mut()
+            .map(|spec| spec.containers.iter_mut())
+            .into_iter()
+            .flatten();
+        for container in containers {
+            container.restart_policy_rules = serde_json::from_value(rules.clone()).ok();
+        }
+        pod
+    };
+    let got = shown(&update_status(&asks(state(json!({"running": {}}))), &asks(ended(0))));
+    assert_eq!(got, Vec::<String>::new(), "one container may start them all anew");
 }
 
 #[test]
