@@ -88,6 +88,20 @@ pub async fn run(informers: &Informers) {
     tokio::join!(join_all(feeds), work);
 }
 
+/// The owner's kind, when it is served.
+fn kind_of(owner: &OwnerReference) -> Option<&'static Resource> {
+    let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+    Catalogue::builtin().find_kind(group, version, &owner.kind)
+}
+
+/// What an owner is to its dependents, by how it goes.
+fn state(end: Option<End>) -> Owner {
+    match end {
+        Some(End::Foreground) => Owner::Waiting,
+        Some(End::Plain | End::Orphan) | None => Owner::Solid,
+    }
+}
+
 impl Collector {
     fn wake(&self, uids: Vec<Uid>) {
         uids.into_iter().for_each(|uid| self.queue.add(uid));
@@ -223,6 +237,14 @@ impl Collector {
 
     /// Decides on an object that was not deleted, by its owners as they are.
     async fn judge(&self, node: &Node, dependents: &[Node]) -> Result<(), Error> {
+        // The common case, in which nobody has to be asked.
+        if node
+            .owners
+            .iter()
+            .all(|owner| self.known(node, owner) == Some(Owner::Solid))
+        {
+            return Ok(());
+        }
         let Some(meta) = self.live(node).await? else {
             return Ok(());
         };
@@ -256,13 +278,23 @@ impl Collector {
         }
     }
 
+    /// How an object finds one of its owners by the graph alone.
+    fn known(&self, node: &Node, reference: &OwnerReference) -> Option<Owner> {
+        let resource = kind_of(reference)?;
+        let graph = self.graph.lock();
+        let owner = graph.get(&reference.uid)?;
+        let is_meant = owner.resource.kind == resource.kind
+            && owner.name == reference.name
+            && owner.namespace.as_deref() == node.namespace.as_deref().filter(|_| resource.namespaced);
+        is_meant.then(|| state(owner.end))
+    }
+
     /// How an object finds one of its owners: in the graph, which knows all that is there, or else by asking.
     async fn owner(&self, node: &Node, reference: &OwnerReference) -> Result<Owner, Error> {
-        let (group, version) = reference
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &reference.api_version));
-        let Some(resource) = Catalogue::builtin().find_kind(group, version, &reference.kind) else {
+        if let Some(known) = self.known(node, reference) {
+            return Ok(known);
+        }
+        let Some(resource) = kind_of(reference) else {
             return Ok(Owner::Unknown);
         };
         let namespace = node.namespace.as_deref().filter(|_| resource.namespaced);
@@ -270,29 +302,20 @@ impl Collector {
             // Without a namespace there is no way to tell which object is meant.
             return Ok(Owner::Unknown);
         }
-        let state = |end: Option<End>| match end {
-            Some(End::Foreground) => Owner::Waiting,
-            _ => Owner::Solid,
-        };
-        let known = self.graph.lock().get(&reference.uid).cloned();
-        if let Some(known) = &known
-            && known.resource.kind == resource.kind
-            && known.name == reference.name
-            && known.namespace.as_deref() == namespace
-        {
-            return Ok(state(known.end));
-        }
         let objects = controller::objects(&self.client, resource, namespace);
         let found = objects.get_metadata_opt(&reference.name).await?;
-        match found.filter(|found| found.metadata.uid.as_ref() == Some(&reference.uid)) {
-            Some(found) => Ok(state(End::of(&found.metadata))),
-            None => {
-                if known.is_some_and(|known| known.namespace.as_deref() != namespace) {
-                    self.tell_of_other_namespace(node, reference);
-                }
-                Ok(Owner::Absent)
-            }
+        if let Some(found) = found.filter(|found| found.metadata.uid.as_ref() == Some(&reference.uid)) {
+            return Ok(state(End::of(&found.metadata)));
         }
+        let elsewhere = self
+            .graph
+            .lock()
+            .get(&reference.uid)
+            .map(|known| known.namespace.clone());
+        if elsewhere.is_some_and(|elsewhere| elsewhere.as_deref() != namespace) {
+            self.tell_of_other_namespace(node, reference);
+        }
+        Ok(Owner::Absent)
     }
 
     /// An owner can not be in another namespace; whoever wrote that will wonder where the object went.
