@@ -2,6 +2,7 @@
 //! removes, or any cluster whose kubeconfig is given.
 
 mod cluster;
+mod deployments;
 mod load;
 mod pods;
 mod usage;
@@ -140,6 +141,14 @@ async fn measure(options: &Options, own: Option<cluster::Podium>) -> Result<()> 
         }
         let gone = pods::delete_many(&client).await?;
         row(&format!("{} pods → 0 (many)", options.many), milliseconds(gone));
+    }
+    if options.wants("deployment") {
+        let up = deployments::scale_up(&client, &options.image, options.many).await?;
+        let what = format!("Deployment 0 → {} ready (deployment)", options.many);
+        row(&what, milliseconds(up));
+        let gone = deployments::delete(&client).await?;
+        let what = format!("Deployment deleted → {} pods gone (deployment)", options.many);
+        row(&what, milliseconds(gone));
     }
     let seconds = Duration::from_secs(options.seconds);
     for (name, connections, kind) in [
