@@ -1,4 +1,4 @@
-//! What every cluster has from its first moment: the system's namespaces and priority classes, and the
+//! What every cluster has from its first moment: the system's namespaces with their accounts, priority classes, and the
 //! `kubernetes` Service with its endpoint.
 
 use api::Status;
@@ -21,6 +21,10 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), StartError> {
     for name in NAMESPACES {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         bootstrap.create("/api/v1/namespaces", &namespace).await?;
+        // What the controllers see to in every namespace is there in these before they run.
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        let accounts = format!("/api/v1/namespaces/{name}/serviceaccounts");
+        bootstrap.create(&accounts, &account).await?;
     }
     for (name, value, description) in [
         (

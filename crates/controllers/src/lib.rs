@@ -13,6 +13,7 @@ mod node_lifecycle;
 mod owner;
 mod pod_gc;
 mod replica_set;
+mod root_ca;
 mod service_account;
 
 use client::Informers;
@@ -24,6 +25,8 @@ pub use node_ipam::CidrError;
 pub struct Config {
     /// The range of pods' addresses, of which each node gets a part.
     pub cluster_cidr: String,
+    /// The certificate of the cluster's authority, in PEM.
+    pub authority: String,
 }
 
 /// Runs every controller until it is dropped.
@@ -37,6 +40,7 @@ pub async fn run(config: &Config, informers: &Informers) -> Result<(), CidrError
         node_lifecycle::run(informers),
         pod_gc::run(informers),
         service_account::run(informers),
+        root_ca::run(&config.authority, informers),
         namespace::run(informers),
         garbage::run(informers),
         deployment::run(informers),

@@ -113,7 +113,7 @@ async fn serve(settings: Settings) -> Result<()> {
             settings.service_cidr.clone(),
         ));
     }
-    start_control_plane(&api, &settings, &ending, &mut parts);
+    start_control_plane(&api, &pki.ca_certificate, &settings, &ending, &mut parts);
 
     let url = format!("https://{node_ip}:{}", settings.https_listen_port);
     for path in settings
@@ -141,7 +141,13 @@ async fn serve(settings: Settings) -> Result<()> {
 }
 
 /// The scheduler and the controllers, each under its own identity.
-fn start_control_plane(api: &ApiServer, settings: &Settings, ending: &CancellationToken, parts: &mut Parts) {
+fn start_control_plane(
+    api: &ApiServer,
+    authority: &str,
+    settings: &Settings,
+    ending: &CancellationToken,
+    parts: &mut Parts,
+) {
     let connect = |user: &str| client::in_process(api.in_process(Identity::component(user)));
     let informers = Informers::new(connect("system:kube-scheduler"));
     let scheduler = scheduler::run(
@@ -153,6 +159,7 @@ fn start_control_plane(api: &ApiServer, settings: &Settings, ending: &Cancellati
     let informers = Informers::new(connect("system:kube-controller-manager"));
     let config = controllers::Config {
         cluster_cidr: settings.cluster_cidr.clone(),
+        authority: authority.to_owned(),
     };
     let ending = ending.clone();
     parts.start("the controllers", async move {
