@@ -78,12 +78,30 @@ async fn route(server: &Server, parts: &Parts, accept: Result<Accept, Status>) -
             Ok(document(found, parts, accept).await)
         }
         ["version"] => json(&version(), accept).await,
+        [".well-known", "openid-configuration"] => {
+            let keys = format!("https://{}/openid/v1/jwks", host(server));
+            let configuration = server.authenticator.service_accounts.configuration(&keys);
+            Ok(plain(&configuration, "application/json"))
+        }
+        ["openid", "v1", "jwks"] => {
+            let keys = server.authenticator.service_accounts.keys();
+            Ok(plain(&keys, "application/jwk-set+json"))
+        }
         _ => Err(status::no_such_resource()),
     }
 }
 
 async fn json(value: &Value, accept: Accept) -> Result<Response<Body>, Status> {
     Ok(render::document(200, value.to_string().into(), accept).await)
+}
+
+/// A document of a media type that nobody negotiates.
+fn plain(value: &Value, content_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(Bytes::from(value.to_string()).into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 async fn optional(value: Option<Value>, accept: Accept) -> Result<Response<Body>, Status> {

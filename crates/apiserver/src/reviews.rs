@@ -5,7 +5,9 @@ use std::any::Any;
 use api::{Decoded, FieldValidation, Status, status};
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    authentication::v1::{SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo},
+    authentication::v1::{
+        SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewSpec, TokenReviewStatus, UserInfo,
+    },
     authorization::v1::{
         LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule,
         SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewStatus,
@@ -31,28 +33,30 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Outcome {
     let strategy = call.resource.strategy;
     let Decoded { mut object, warnings } = strategy.decode(&body, format, validation)?;
     object.metadata_mut().creation_timestamp = Some(api::meta::time(Timestamp::now()));
-    let token = object
-        .as_any()
-        .downcast_ref::<TokenReview>()
-        .map(|review| review.spec.token.clone());
-    let bearer = match token {
-        Some(token) => bearer(call.server, &token).await?,
+    let bearer = match object.as_any().downcast_ref::<TokenReview>() {
+        Some(review) => bearer(call.server, &review.spec).await?,
         None => None,
     };
     fill(call, object.as_any_mut(), bearer.as_ref())?;
     Ok(Answer::new(201, Content::Other(unstored(&*object)?)).warning(warnings))
 }
 
-/// Who a token stands for.
-async fn bearer(server: &Server, token: &str) -> Result<Option<Identity>, Status> {
+/// Whom a token stands for, and for whom of those who ask it is.
+type Bearer = (Identity, Vec<String>);
+
+async fn bearer(server: &Server, asked: &TokenReviewSpec) -> Result<Option<Bearer>, Status> {
+    let token = asked.token.as_str();
+    let own = || vec![server.authenticator.service_accounts.issuer.clone()];
+    let audiences = asked.audiences.clone().filter(|audiences| !audiences.is_empty());
+    let audiences = audiences.unwrap_or_else(own);
     match server.authenticator.known(token) {
-        Some(identity) => Ok(Some(identity)),
-        None => token::identify(server, token, Timestamp::now()).await,
+        Some(identity) => Ok(Some((identity, audiences))),
+        None => token::identify(server, token, &audiences, Timestamp::now()).await,
     }
 }
 
 /// Writes the answer; `bearer` is whom the token of a TokenReview stands for.
-fn fill(call: &Call<'_>, review: &mut dyn Any, bearer: Option<&Identity>) -> Result<(), Status> {
+fn fill(call: &Call<'_>, review: &mut dyn Any, bearer: Option<&Bearer>) -> Result<(), Status> {
     let server = call.server;
     if let Some(review) = review.downcast_mut::<SelfSubjectReview>() {
         review.status = Some(SelfSubjectReviewStatus {
@@ -73,11 +77,10 @@ fn fill(call: &Call<'_>, review: &mut dyn Any, bearer: Option<&Identity>) -> Res
     } else if let Some(review) = review.downcast_mut::<SelfSubjectRulesReview>() {
         review.status = Some(rules(server, call.identity));
     } else if let Some(review) = review.downcast_mut::<TokenReview>() {
-        let audiences = vec![server.authenticator.service_accounts.issuer.clone()];
         review.status = Some(TokenReviewStatus {
-            authenticated: Some(bearer.is_some()),
-            audiences: bearer.is_some().then_some(audiences),
-            user: Some(bearer.map(user_info).unwrap_or_default()),
+            authenticated: bearer.is_some().then_some(true),
+            audiences: bearer.map(|(_, audiences)| audiences.clone()),
+            user: Some(bearer.map(|(identity, _)| user_info(identity)).unwrap_or_default()),
             ..TokenReviewStatus::default()
         });
     }

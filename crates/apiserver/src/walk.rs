@@ -35,9 +35,11 @@ pub(crate) async fn identify(server: &Server, peer: &Peer, headers: &HeaderMap) 
     }
     match server.authenticator.bearer(headers) {
         Bearer::Known(identity) => Ok(identity),
-        Bearer::Other(token) => subresources::token::identify(server, token, Timestamp::now())
-            .await?
-            .ok_or_else(status::unauthorized),
+        Bearer::Other(token) => {
+            let own = std::slice::from_ref(&server.authenticator.service_accounts.issuer);
+            let found = subresources::token::identify(server, token, own, Timestamp::now()).await?;
+            found.map(|(identity, _)| identity).ok_or_else(status::unauthorized)
+        }
         Bearer::None if peer.is_err() => Err(status::unauthorized()),
         Bearer::None => Ok(Identity::anonymous()),
     }

@@ -9,6 +9,7 @@ use ring::{
 };
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// An object that a token names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,8 @@ pub struct KeyError(String);
 pub(crate) struct TokenKey {
     key: EcdsaKeyPair,
     random: SystemRandom,
+    /// The key's name, by which others find it among the cluster's keys.
+    kid: String,
     header: String,
     /// Who issues the tokens, and for whom they are when nobody else is named.
     pub issuer: String,
@@ -75,6 +78,7 @@ impl TokenKey {
         Ok(Self {
             key,
             random,
+            kid,
             header,
             issuer: format!("https://kubernetes.default.svc.{cluster_domain}"),
         })
@@ -93,8 +97,35 @@ impl TokenKey {
         Ok(token)
     }
 
-    /// What a token says, when this cluster signed it for the API server and `now` lies in its time.
-    pub fn verify(&self, token: &str, now: i64) -> Option<Claims> {
+    /// Where others find the keys, and what they need to know to check tokens: OpenID Connect's discovery.
+    pub fn configuration(&self, keys: &str) -> Value {
+        json!({
+            "issuer": self.issuer,
+            "jwks_uri": keys,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        })
+    }
+
+    /// The public keys with which tokens are checked, as a JSON Web Key Set.
+    pub fn keys(&self) -> Value {
+        // A point of the curve without compression: a byte that says so, and two numbers of 32 bytes.
+        let point = self.key.public_key().as_ref();
+        let number = |at: std::ops::Range<usize>| BASE64_URL_SAFE_NO_PAD.encode(point.get(at).unwrap_or_default());
+        json!({"keys": [{
+            "use": "sig",
+            "kty": "EC",
+            "kid": self.kid,
+            "crv": "P-256",
+            "alg": "ES256",
+            "x": number(1..33),
+            "y": number(33..65),
+        }]})
+    }
+
+    /// What a token says, when this cluster signed it for one of the audiences and `now` lies in its time.
+    pub fn verify(&self, token: &str, audiences: &[String], now: i64) -> Option<Claims> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header: Header = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
@@ -107,7 +138,7 @@ impl TokenKey {
             .ok()?;
         let claims: Claims = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
         let good = claims.iss == self.issuer
-            && claims.aud.contains(&self.issuer)
+            && audiences.iter().any(|audience| claims.aud.contains(audience))
             && (claims.nbf..claims.exp).contains(&now)
             && claims.sub
                 == format!(
@@ -125,6 +156,29 @@ mod tests {
 
     fn key() -> TokenKey {
         TokenKey::from_pem(&rcgen::KeyPair::generate().unwrap().serialize_pem(), "cluster.local").unwrap()
+    }
+
+    impl TokenKey {
+        fn verify_own(&self, token: &str, now: i64) -> Option<Claims> {
+            self.verify(token, std::slice::from_ref(&self.issuer), now)
+        }
+    }
+
+    #[test]
+    fn others_can_check_tokens_with_the_published_key() {
+        let key = key();
+        let token = key.sign(&claims(&key)).unwrap();
+        let published = key.keys()["keys"][0].clone();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+        let header: Value = serde_json::from_slice(&decode(signed.split('.').next().unwrap())).unwrap();
+        assert_eq!(header["kid"], published["kid"]);
+        let number = |name: &str| decode(published[name].as_str().unwrap());
+        let point = [vec![4], number("x"), number("y")].concat();
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+            .verify(signed.as_bytes(), &decode(signature))
+            .unwrap();
+        assert_eq!(key.configuration("https://k")["issuer"], key.issuer);
     }
 
     fn claims(key: &TokenKey) -> Claims {
@@ -154,27 +208,29 @@ mod tests {
         let key = key();
         let good = claims(&key);
         let token = key.sign(&good).unwrap();
-        assert_eq!(key.verify(&token, 1500), Some(good.clone()));
-        assert_eq!(key.verify(&token, 999), None, "not yet");
-        assert_eq!(key.verify(&token, 2000), None, "over");
-        assert_eq!(self::key().verify(&token, 1500), None, "another cluster's");
+        assert_eq!(key.verify_own(&token, 1500), Some(good.clone()));
+        assert_eq!(key.verify_own(&token, 999), None, "not yet");
+        assert_eq!(key.verify_own(&token, 2000), None, "over");
+        assert_eq!(self::key().verify_own(&token, 1500), None, "another cluster's");
         let for_others = Claims {
             aud: vec!["vault".into()],
             ..good.clone()
         };
-        assert_eq!(key.verify(&key.sign(&for_others).unwrap(), 1500), None);
+        let for_others = key.sign(&for_others).unwrap();
+        assert_eq!(key.verify_own(&for_others, 1500), None);
+        assert!(key.verify(&for_others, &["vault".into()], 1500).is_some());
         let for_another = Claims {
             sub: "system:serviceaccount:a:admin".into(),
             ..good
         };
-        assert_eq!(key.verify(&key.sign(&for_another).unwrap(), 1500), None);
+        assert_eq!(key.verify_own(&key.sign(&for_another).unwrap(), 1500), None);
         let (rest, _) = token.rsplit_once('.').unwrap();
         for broken in [rest, "", ".", "a.b.c", &format!("{rest}."), &token[1..]] {
-            assert_eq!(key.verify(broken, 1500), None, "{broken}");
+            assert_eq!(key.verify_own(broken, 1500), None, "{broken}");
         }
         let unsigned = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
         assert_eq!(
-            key.verify(&format!("{unsigned}.{}.", token.split('.').nth(1).unwrap()), 1500),
+            key.verify_own(&format!("{unsigned}.{}.", token.split('.').nth(1).unwrap()), 1500),
             None
         );
     }

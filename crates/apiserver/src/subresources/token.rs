@@ -1,9 +1,14 @@
 //! `serviceaccounts/token`: tokens for ServiceAccounts, and what a token that comes back says.
 
+use std::time::Duration;
+
 use api::{FieldError, FieldValidation, Object, Path, Status, decode, meta, status};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec, TokenRequestStatus},
+    api::{
+        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec, TokenRequestStatus},
+        core::v1::Pod,
+    },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -20,21 +25,32 @@ const DEFAULT_SECONDS: i64 = 60 * 60;
 const LEAST_SECONDS: i64 = 10 * 60;
 const MOST_SECONDS: i64 = 1 << 32;
 
-/// Who a ServiceAccount's token stands for; none when it proves nothing, or what it is bound to is gone.
-pub(crate) async fn identify(server: &Server, token: &str, now: Timestamp) -> Result<Option<Identity>, Status> {
-    let Some(claims) = server.authenticator.service_accounts.verify(token, now.as_second()) else {
+/// How long the token of a deleted object is good yet: what it is bound to may need it to end in order.
+const AFTER_DELETION: Duration = Duration::from_secs(60);
+
+/// Who a ServiceAccount's token stands for, and for whom of the audiences it is; none when it proves nothing, or what
+/// it is bound to is gone.
+pub(crate) async fn identify(
+    server: &Server,
+    token: &str,
+    audiences: &[String],
+    now: Timestamp,
+) -> Result<Option<(Identity, Vec<String>)>, Status> {
+    let tokens = &server.authenticator.service_accounts;
+    let Some(claims) = tokens.verify(token, audiences, now.as_second()) else {
         return Ok(None);
     };
     let bound = &claims.bound;
-    let namespace = Some(bound.namespace.as_str());
     let references = [
         ("serviceaccounts", Some(&bound.serviceaccount)),
         ("pods", bound.pod.as_ref()),
         ("secrets", bound.secret.as_ref()),
+        // The node that a pod's token names is only told.
+        ("nodes", bound.node.as_ref().filter(|_| bound.pod.is_none())),
     ];
     for (plural, reference) in references {
         let Some(reference) = reference else { continue };
-        if !is_there(server, plural, namespace, reference).await? {
+        if !is_there(server, plural, &bound.namespace, reference, now).await? {
             return Ok(None);
         }
     }
@@ -44,20 +60,42 @@ pub(crate) async fn identify(server: &Server, token: &str, now: Timestamp) -> Re
     ];
     let mut identity = Identity::authenticated(&claims.sub, groups);
     identity.uid = bound.serviceaccount.uid.as_str().into();
-    if let Some(pod) = &bound.pod {
-        let extra = [("pod-name", &pod.name), ("pod-uid", &pod.uid)];
-        let extra = extra.map(|(key, value)| (format!("authentication.kubernetes.io/{key}"), vec![value.clone()]));
-        identity.extra = std::sync::Arc::new(extra.into());
+    let mut extra = vec![("credential-id", format!("JTI={}", claims.jti))];
+    for (kind, reference) in [("pod", &bound.pod), ("node", &bound.node)] {
+        if let Some(reference) = reference {
+            let [name, uid] = match kind {
+                "pod" => ["pod-name", "pod-uid"],
+                _ => ["node-name", "node-uid"],
+            };
+            extra.extend([(name, reference.name.clone()), (uid, reference.uid.clone())]);
+        }
     }
-    Ok(Some(identity))
+    let extra = extra.into_iter();
+    let extra = extra.map(|(key, value)| (format!("authentication.kubernetes.io/{key}"), vec![value]));
+    identity.extra = std::sync::Arc::new(extra.collect());
+    let audiences = audiences.iter().filter(|audience| claims.aud.contains(audience));
+    Ok(Some((identity, audiences.cloned().collect())))
 }
 
-async fn is_there(server: &Server, plural: &str, namespace: Option<&str>, wanted: &Reference) -> Result<bool, Status> {
+async fn is_there(
+    server: &Server,
+    plural: &str,
+    namespace: &str,
+    wanted: &Reference,
+    now: Timestamp,
+) -> Result<bool, Status> {
     let Some(resource) = server.catalogue.find("", "v1", plural) else {
         return Ok(false);
     };
-    let found = lookup(&*server.store, resource, namespace, &wanted.name).await?;
-    Ok(found.is_some_and(|found| found.metadata().uid.as_deref() == Some(&wanted.uid)))
+    let found = lookup(&*server.store, resource, Some(namespace), &wanted.name).await?;
+    Ok(found.is_some_and(|found| {
+        let meta = found.metadata();
+        let is_over = meta
+            .deletion_timestamp
+            .as_ref()
+            .is_some_and(|at| at.0 + AFTER_DELETION < now);
+        meta.uid.as_deref() == Some(&wanted.uid) && !is_over
+    }))
 }
 
 /// Makes a token for the ServiceAccount that the path names.
@@ -126,6 +164,18 @@ fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {
     Err(status::invalid("authentication.k8s.io", "TokenRequest", name, &[error]))
 }
 
+/// The node that a pod is on, for its token to tell.
+async fn node_reference(call: &Call<'_>, name: &str) -> Result<Option<Reference>, Status> {
+    let Some(resource) = call.server.catalogue.find("", "v1", "nodes") else {
+        return Ok(None);
+    };
+    let found = lookup(&*call.server.store, resource, None, name).await?;
+    Ok(found.map(|found| Reference {
+        name: name.to_owned(),
+        uid: found.metadata().uid.clone().unwrap_or_default(),
+    }))
+}
+
 async fn bind(call: &Call<'_>, wanted: Option<&BoundObjectReference>, account: &dyn Object) -> Result<Bound, Status> {
     let meta = account.metadata();
     let namespace = meta.namespace.clone().unwrap_or_default();
@@ -173,5 +223,8 @@ async fn bind(call: &Call<'_>, wanted: Option<&BoundObjectReference>, account: &
         name: reference.name,
         uid,
     });
+    if let Some(node) = found.as_any().downcast_ref::<Pod>().and_then(api::pod::node_name) {
+        bound.node = node_reference(call, node).await?;
+    }
     Ok(bound)
 }

@@ -118,6 +118,47 @@ async fn a_service_accounts_token_lets_its_owner_in_while_the_account_is_there()
     assert_eq!(ask(&mut sender, "/api/v1/namespaces", Some(&token)).await.code, 401);
 }
 
+#[tokio::test]
+async fn a_token_is_for_its_audience_and_as_good_as_what_it_is_bound_to() {
+    let cluster = Cluster::new().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = cluster.post(secrets, &json!({"metadata": {"name": "s"}})).await.json();
+    let bound = json!({"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": secret["metadata"]["uid"]});
+    let request = json!({"spec": {"audiences": ["vault"], "boundObjectRef": bound}});
+    let made = cluster
+        .post("/api/v1/namespaces/default/serviceaccounts/default/token", &request)
+        .await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let token = made.json()["status"]["token"].clone();
+    let review = async |audiences: serde_json::Value| {
+        let review = json!({"spec": {"token": token, "audiences": audiences}});
+        let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+        cluster.post(path, &review).await.json()["status"].clone()
+    };
+    let known = review(json!(["vault", "other"])).await;
+    assert_eq!(
+        (&known["authenticated"], &known["audiences"]),
+        (&json!(true), &json!(["vault"]))
+    );
+    assert_eq!(known["user"]["username"], "system:serviceaccount:default:default");
+    let credential = &known["user"]["extra"]["authentication.kubernetes.io/credential-id"][0];
+    assert!(credential.as_str().unwrap().starts_with("JTI="), "{known}");
+    assert_eq!(
+        review(json!([])).await["authenticated"],
+        json!(null),
+        "it is not for the API server"
+    );
+    cluster.delete(&format!("{secrets}/s"), &json!({})).await;
+    assert_eq!(review(json!(["vault"])).await["authenticated"], json!(null));
+
+    let configuration = cluster.get("/.well-known/openid-configuration").await.json();
+    assert_eq!(configuration["issuer"], "https://kubernetes.default.svc.cluster.local");
+    let keys = configuration["jwks_uri"].as_str().unwrap();
+    assert!(keys.ends_with("/openid/v1/jwks"), "{keys}");
+    let keys = cluster.get("/openid/v1/jwks").await.json();
+    assert_eq!(keys["keys"][0]["alg"], "ES256");
+}
+
 /// A kubelet's port that only knows the API server, upgrades what asks for it and echoes, and otherwise answers
 /// with the path that it was asked for.
 async fn kubelet(cluster: &Cluster) -> u16 {
