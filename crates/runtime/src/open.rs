@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, umount2};
 use crate::client::{ShimClient, ShimError};
 use crate::config::{Config, Layout};
 use crate::container::Handle;
+use crate::container::image_volume;
 use crate::images::{self, Images};
 use crate::record::{self, ContainerRecord, Ended, SandboxRecord, Status};
 use crate::runtime::{Container, Inner, Runtime, Sandbox, now};
@@ -135,8 +136,11 @@ impl Inner {
             if let Some(record) = readable::<ContainerRecord>(&dir.join("container.json"))
                 && let Some(sandbox) = self.sandbox(&record.sandbox_id)
             {
-                if let Err(err) = self.images.hold(&record.image_id, &record.id) {
-                    tracing::warn!(container = record.id, %err, "hold the image of a container");
+                let volumes = image_volume::holders(&record.id, &record.config.0, &self.images);
+                for (holder, image) in std::iter::once((record.id.clone(), record.image_id.clone())).chain(volumes) {
+                    if let Err(err) = self.images.hold(&image, &holder) {
+                        tracing::warn!(container = record.id, %err, "hold an image of a container");
+                    }
                 }
                 let container = Arc::new(Container::new(record, sandbox, dir));
                 self.containers.write().insert(container.id.clone(), container);

@@ -23,13 +23,61 @@ pub(crate) fn prepare(bundle: &Path, writable: &Path, layers: &[PathBuf]) -> io:
         std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))?;
         fs::set_permissions(&upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     }
+    link(bundle, "", layers)
+}
+
+/// Links in the bundle to layers, whose lowest comes first; the answer is their names, the uppermost first.
+pub(crate) fn link(bundle: &Path, prefix: &str, layers: &[PathBuf]) -> io::Result<Vec<String>> {
     let mut names = Vec::with_capacity(layers.len());
     for (index, layer) in layers.iter().rev().enumerate() {
-        let name = short(index);
+        let name = format!("{prefix}{}", short(index));
         symlink(layer, bundle.join(&name))?;
         names.push(name);
     }
     Ok(names)
+}
+
+/// What a path leads to in a stack of layers.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A directory, as the layers have it, the lowest first.
+    Directory(Vec<PathBuf>),
+    /// A file.
+    File(PathBuf),
+}
+
+/// A part of an image; none when there is no such path. No link is followed: an image's author would choose where it leads.
+pub(crate) fn part(layers: &[PathBuf], path: &Path) -> Option<Part> {
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return None;
+    }
+    let mut found = Vec::new();
+    'layers: for layer in layers.iter().rev() {
+        let mut here = layer.clone();
+        let mut hides = false;
+        for part in path.components() {
+            here.push(part);
+            let Ok(metadata) = fs::symlink_metadata(&here) else {
+                match hides {
+                    true => break 'layers,
+                    false => continue 'layers,
+                }
+            };
+            if !metadata.is_dir() {
+                if here == layer.join(path) && metadata.is_file() && found.is_empty() {
+                    return Some(Part::File(here));
+                }
+                break 'layers;
+            }
+            hides |= opaque(&here);
+        }
+        found.push(here);
+        if hides {
+            break;
+        }
+    }
+    found.reverse();
+    (!found.is_empty()).then_some(Part::Directory(found))
 }
 
 /// A number in as few characters as a file's name allows without care for letters' case.
@@ -135,6 +183,29 @@ mod tests {
         let names = [(0, "0"), (10, "a"), (35, "z"), (36, "10"), (499, "dv")];
         for (number, name) in names {
             assert_eq!(short(number), name);
+        }
+    }
+
+    #[test]
+    fn parts_of_images_are_found_without_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["low/data/sub", "high/data", "high/other"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::write(at("low/data/file"), "").unwrap();
+        symlink("/etc", at("high/out")).unwrap();
+        let layers = [at("low"), at("high")];
+        let found = |path: &str| part(&layers, Path::new(path));
+        assert_eq!(
+            found("data"),
+            Some(Part::Directory(vec![at("low/data"), at("high/data")]))
+        );
+        assert_eq!(found("data/sub"), Some(Part::Directory(vec![at("low/data/sub")])));
+        assert_eq!(found("data/file"), Some(Part::File(at("low/data/file"))));
+        assert_eq!(found(""), Some(Part::Directory(layers.to_vec())));
+        for path in ["none", "out", "out/passwd", "data/../../x", "/data"] {
+            assert_eq!(found(path), None, "{path}");
         }
     }
 

@@ -1,20 +1,50 @@
 //! What containers and pods use, read from their control groups when somebody asks.
 
+use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cri::Result;
 use cri::v1::{
-    ContainerAttributes, ContainerStats, ContainerStatsRequest, ContainerStatsResponse, CpuUsage, LinuxPodSandboxStats,
-    ListContainerStatsRequest, ListContainerStatsResponse, ListPodSandboxStatsRequest, ListPodSandboxStatsResponse,
-    MemoryUsage, NetworkInterfaceUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats, PodSandboxStatsRequest,
-    PodSandboxStatsResponse, ProcessUsage, UInt64Value,
+    ContainerAttributes, ContainerStats, ContainerStatsRequest, ContainerStatsResponse, CpuUsage, FilesystemIdentifier,
+    FilesystemUsage, LinuxPodSandboxStats, ListContainerStatsRequest, ListContainerStatsResponse,
+    ListPodSandboxStatsRequest, ListPodSandboxStatsResponse, MemoryUsage, NetworkInterfaceUsage, NetworkUsage,
+    PodSandboxAttributes, PodSandboxStats, PodSandboxStatsRequest, PodSandboxStatsResponse, ProcessUsage, UInt64Value,
 };
 
 use crate::host;
 use crate::record::Status;
 use crate::runtime::{Container, Inner, Sandbox, now};
 use crate::{container, sandbox};
+
+/// What a tree takes on disk; a file with several names counts once.
+fn writable_layer(root: &Path) -> FilesystemUsage {
+    let (mut bytes, mut inodes) = (0, 0);
+    let mut seen = HashSet::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(path) = pending.pop() {
+        // What goes away meanwhile takes nothing.
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            }
+            if metadata.nlink() == 1 || metadata.is_dir() || seen.insert((metadata.dev(), metadata.ino())) {
+                bytes += metadata.blocks() * 512;
+                inodes += 1;
+            }
+        }
+    }
+    FilesystemUsage {
+        timestamp: now(),
+        fs_id: Some(FilesystemIdentifier {
+            mountpoint: root.to_string_lossy().into_owned(),
+        }),
+        used_bytes: Some(UInt64Value { value: bytes }),
+        inodes_used: Some(UInt64Value { value: inodes }),
+    }
+}
 
 /// Numbers of one control group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,9 +62,11 @@ struct Usage {
 impl Inner {
     pub(crate) async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse> {
         let container = self.known_container(&request.container_id)?;
-        Ok(ContainerStatsResponse {
-            stats: Some(self.stats_of(&container)),
-        })
+        let mut stats = self.stats_of(&container);
+        let written = self.layout.writable(&container.id).join("upper");
+        // What a container wrote may be much, and is counted file by file.
+        stats.writable_layer = tokio::task::spawn_blocking(move || writable_layer(&written)).await.ok();
+        Ok(ContainerStatsResponse { stats: Some(stats) })
     }
 
     pub(crate) async fn list_container_stats(

@@ -13,12 +13,22 @@ use cri::{Error, Result};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::LinuxDevice;
 
+use super::image_volume;
 use crate::images::image_ref;
 use crate::record::{ContainerRecord, Proto, Status};
+use crate::rootfs::Part;
 use crate::runtime::{Container, Inner, Sandbox, new_id, now};
 use crate::shim::protocol::Confinement;
 use crate::spec::{self, Accounts, Image};
 use crate::{host, pod_files, rootfs, signal};
+
+/// What a container sees of images.
+struct Roots {
+    /// Its own image's layers, the lowest first.
+    layers: Vec<PathBuf>,
+    /// What it has mounted of others.
+    volumes: Vec<Part>,
+}
 
 impl Inner {
     pub(crate) async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
@@ -54,6 +64,7 @@ impl Inner {
         let accounts = rootfs::accounts(&layers);
         let context = spec::security_context(&config);
         let identity = spec::identity(&context, &said.user, &accounts).map_err(|err| self.refused(&err))?;
+        let volumes = self.hold_image_volumes(&id, &config).await?;
         let record = ContainerRecord {
             id: id.clone(),
             sandbox_id: sandbox.id.clone(),
@@ -69,7 +80,8 @@ impl Inner {
             status: Status::Created,
         };
         let dir = self.layout.container(&id);
-        match self.prepare(record, &sandbox, &dir, &layers, &said, &accounts) {
+        let roots = Roots { layers, volumes };
+        match self.prepare(record, &sandbox, &dir, &roots, &said, &accounts) {
             Ok(container) => {
                 let container = Arc::new(container);
                 container.save();
@@ -93,15 +105,17 @@ impl Inner {
         mut record: ContainerRecord,
         sandbox: &Arc<Sandbox>,
         dir: &Path,
-        layers: &[PathBuf],
+        roots: &Roots,
         image: &Image,
         accounts: &Accounts,
     ) -> Result<Container> {
         let config = &record.config.0;
         let pod = sandbox.record.lock().config.0.clone();
         record.stop_signal = signal::stop_signal(config.stop_signal(), &image.stop_signal);
-        let names = rootfs::prepare(dir, &self.layout.writable(&record.id), layers)
+        let names = rootfs::prepare(dir, &self.layout.writable(&record.id), &roots.layers)
             .map_err(|err| failed("prepare the container's root in", dir, &err))?;
+        let volumes = image_volume::link(dir, &roots.volumes)
+            .map_err(|err| failed("link the images of volumes in", dir, &err))?;
         make_sources(config)?;
         if let Some(log) = log_path(&pod, config)
             && let Some(parent) = log.parent()
@@ -127,6 +141,7 @@ impl Inner {
             host: &self.host,
             cgroup: &cgroup,
             layers: &names,
+            volumes: &volumes,
             files: &files,
             pid_of: self.pid_of(sandbox, namespaces.pid(), &namespaces.target_id)?,
             devices: &devices(config, context.privileged)?,

@@ -183,15 +183,21 @@ impl Images {
         Ok(image.clone())
     }
 
-    /// Says that a container is gone.
+    /// Says that a container is gone, and with it the images that `container/…` holds for its volumes.
     pub async fn release(&self, container: &str) -> Result<()> {
         let container = container.to_owned();
         self.change(move |images| {
             let mut holders = images.0.holders.lock();
-            let Some(id) = holders.remove(&container) else {
-                return Ok(());
+            let of_it = |holder: &str| {
+                holder
+                    .strip_prefix(container.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
-            images.forget_removed(&holders, |image| image.id == id)
+            let ids: Vec<String> = holders
+                .extract_if(|holder, _| of_it(holder))
+                .map(|(_, id)| id)
+                .collect();
+            images.forget_removed(&holders, |image| ids.contains(&image.id))
         })
         .await
     }

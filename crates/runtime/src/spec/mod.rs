@@ -53,6 +53,15 @@ impl Host {
     }
 }
 
+/// What an image volume is in the bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ImageVolume {
+    /// Names of layers to be put over each other, the uppermost first.
+    Layers(Vec<String>),
+    /// One layer, or a file of one.
+    Path(PathBuf),
+}
+
 /// Everything that decides what a container is.
 pub(crate) struct Request<'a> {
     pub config: &'a ContainerConfig,
@@ -63,6 +72,8 @@ pub(crate) struct Request<'a> {
     pub cgroup: &'a Path,
     /// The layers' names in the bundle, the lowest last.
     pub layers: &'a [String],
+    /// The images that are mounted, in the order of the mounts that ask for them.
+    pub volumes: &'a [ImageVolume],
     pub files: &'a PodFiles,
     /// The process whose PID namespace the container shares.
     pub pid_of: Option<i32>,
@@ -89,8 +100,6 @@ pub(crate) enum SpecError {
         "AppArmor profile {0:?} cannot be used: Podium does not load profiles of its own, name one that is loaded on the node"
     )]
     AppArmor(String),
-    #[error("mount of image {image:?} at {path:?}: the built-in runtime has no image volumes")]
-    ImageMount { image: String, path: String },
     #[error("mount at {0:?}: the built-in runtime has no id-mapped mounts")]
     IdMappedMount(String),
     #[error("a user namespace for the pod: the built-in runtime has none")]

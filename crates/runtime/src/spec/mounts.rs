@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cri::v1::{ContainerConfig, LinuxContainerSecurityContext, Mount as CriMount, MountPropagation};
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{Request, SpecError};
+use super::{ImageVolume, Request, SpecError};
 
 /// The longest value that the kernel takes for one parameter of a mount.
 const MAX_VALUE: usize = 255;
@@ -37,8 +37,12 @@ pub(super) fn mounts(request: &Request<'_>, context: &LinuxContainerSecurityCont
     own.extend(pod(request.files, context.readonly_rootfs)?);
     own.retain(|mount| !taken(mount));
     mounts.extend(own);
+    let mut images = request.volumes.iter();
     for wish in wished {
-        mounts.push(volume(wish)?);
+        mounts.push(match wish.image.as_ref().and_then(|_| images.next()) {
+            Some(image) => image_volume(wish, image)?,
+            None => volume(wish)?,
+        });
     }
     // What is mounted in a directory comes after the directory.
     mounts.sort_by_key(|mount| mount.destination().components().count());
@@ -61,16 +65,21 @@ pub(super) fn pause() -> Result<Vec<Mount>, SpecError> {
 ///
 /// Where devices are not the control groups' to refuse, those that an image brings along are no devices.
 pub(super) fn overlay(layers: &[String], no_devices: bool) -> Result<Mount, SpecError> {
-    let joined = layers.join(":");
-    let mut options = if joined.len() <= MAX_VALUE {
-        vec![format!("lowerdir={joined}")]
-    } else {
-        layers.iter().map(|layer| format!("lowerdir+={layer}")).collect()
-    };
+    let mut options = lower(layers);
     options.extend(["upperdir=upper".into(), "workdir=work".into(), "volatile".into()]);
     options.extend(no_devices.then(|| "nodev".into()));
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     mount("overlay", "overlay", "/", &options)
+}
+
+/// The options that name an overlay's layers, the uppermost first.
+fn lower(layers: &[String]) -> Vec<String> {
+    let joined = layers.join(":");
+    if joined.len() <= MAX_VALUE {
+        vec![format!("lowerdir={joined}")]
+    } else {
+        layers.iter().map(|layer| format!("lowerdir+={layer}")).collect()
+    }
 }
 
 fn kernel(privileged: bool) -> Result<Vec<Mount>, SpecError> {
@@ -138,13 +147,23 @@ fn pod(files: &PodFiles, readonly: bool) -> Result<Vec<Mount>, SpecError> {
     ])
 }
 
-fn volume(wish: &CriMount) -> Result<Mount, SpecError> {
-    if let Some(image) = &wish.image {
-        return Err(SpecError::ImageMount {
-            image: image.image.clone(),
-            path: wish.container_path.clone(),
-        });
+/// An image's files: read by everyone, run by nobody.
+fn image_volume(wish: &CriMount, image: &ImageVolume) -> Result<Mount, SpecError> {
+    const FLAGS: [&str; 4] = ["ro", "nosuid", "nodev", "noexec"];
+    match image {
+        ImageVolume::Path(path) => {
+            let options = [&["rbind"], &FLAGS[..]].concat();
+            bind(path, Path::new(&wish.container_path), &options)
+        }
+        ImageVolume::Layers(layers) => {
+            let layers = lower(layers);
+            let options: Vec<&str> = layers.iter().map(String::as_str).chain(FLAGS).collect();
+            mount("overlay", "overlay", &wish.container_path, &options)
+        }
     }
+}
+
+fn volume(wish: &CriMount) -> Result<Mount, SpecError> {
     if !wish.uid_mappings.is_empty() || !wish.gid_mappings.is_empty() {
         return Err(SpecError::IdMappedMount(wish.container_path.clone()));
     }

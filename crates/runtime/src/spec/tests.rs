@@ -22,6 +22,7 @@ struct Case {
     pid_of: Option<i32>,
     profile: Option<String>,
     devices: Vec<(LinuxDevice, String)>,
+    volumes: Vec<ImageVolume>,
 }
 
 impl Case {
@@ -58,6 +59,7 @@ impl Case {
             pid_of: None,
             profile: None,
             devices: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 
@@ -89,6 +91,7 @@ impl Case {
             host: &self.host,
             cgroup: Path::new("/kubepods/pod1/c"),
             layers: &strings(&["0", "1"]),
+            volumes: &self.volumes,
             files: &files,
             pid_of: self.pid_of,
             devices: &self.devices,
@@ -380,7 +383,10 @@ fn mounts_come_in_order_and_give_way_to_the_pods() {
         }),
         ..Default::default()
     }];
-    assert!(matches!(case.spec().unwrap_err(), SpecError::ImageMount { .. }));
+    case.volumes = vec![ImageVolume::Layers(vec!["a".into(), "b".into()])];
+    assert_eq!(case.options("/model"), "lowerdir=a:b,ro,nosuid,nodev,noexec");
+    case.volumes = vec![ImageVolume::Path("/layers/x".into())];
+    assert_eq!(case.options("/model"), "rbind,ro,nosuid,nodev,noexec");
 }
 
 #[test]
