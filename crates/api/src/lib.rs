@@ -22,6 +22,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod storage;
 pub mod strategy;
 pub mod table;
 

@@ -15,6 +15,7 @@ mod pod_gc;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod storage;
 
 use client::Informers;
 
@@ -45,6 +46,7 @@ pub async fn run(config: &Config, informers: &Informers) -> Result<(), CidrError
         garbage::run(informers),
         deployment::run(informers),
         replica_set::run(informers),
+        storage::run(informers),
     );
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The decision: which node a pod gets, or why it gets none, in upstream's words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 
 use crate::filters::{Candidate, Filter, everywhere};
 use crate::scores::scores;
@@ -17,9 +18,17 @@ pub struct Refusal {
     pub filters: BTreeSet<Filter>,
 }
 
-/// The name of the node that suits the pod best. `turn` breaks ties: count it up from pod to pod, so that equal
-/// nodes take turns.
-pub fn decide(pod: &Pod, snapshot: &Snapshot, turn: usize) -> Result<String, Refusal> {
+/// Where a pod goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    /// The node's name.
+    pub node: String,
+    /// What claims of the pod's namespace get with it: each by its name, with its volume.
+    pub volumes: Vec<(String, Arc<PersistentVolume>)>,
+}
+
+/// The node that suits the pod best. `turn` breaks ties: count it up from pod to pod, so that equal nodes take turns.
+pub fn decide(pod: &Pod, snapshot: &Snapshot, turn: usize) -> Result<Placement, Refusal> {
     let total = snapshot.nodes().count();
     if total == 0 {
         return Err(Refusal {
@@ -27,7 +36,7 @@ pub fn decide(pod: &Pod, snapshot: &Snapshot, turn: usize) -> Result<String, Ref
             filters: BTreeSet::from([Filter::NodeName]),
         });
     }
-    if let Some((filter, why)) = everywhere(pod) {
+    if let Some((filter, why)) = everywhere(pod, snapshot) {
         let message = format!("0/{total} nodes are available: {why}. {}", preemption(pod, total, 0));
         return Err(Refusal {
             message,
@@ -43,10 +52,16 @@ pub fn decide(pod: &Pod, snapshot: &Snapshot, turn: usize) -> Result<String, Ref
             Err(rejection) => rejections.push(rejection),
         }
     }
-    match fitting[..] {
-        [] => {}
-        [only] => return Ok(only.name().to_owned()),
-        _ => return Ok(best(&candidate, &fitting, snapshot, turn)),
+    let chosen = match fitting[..] {
+        [] => None,
+        [only] => Some(only),
+        _ => Some(best(&candidate, &fitting, snapshot, turn)),
+    };
+    if let Some(info) = chosen {
+        return Ok(Placement {
+            node: info.name().to_owned(),
+            volumes: candidate.volumes_on(info),
+        });
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for reason in rejections.iter().flat_map(|rejection| &rejection.reasons) {
@@ -68,7 +83,7 @@ pub fn decide(pod: &Pod, snapshot: &Snapshot, turn: usize) -> Result<String, Ref
     })
 }
 
-fn best(candidate: &Candidate<'_>, nodes: &[&NodeInfo], snapshot: &Snapshot, turn: usize) -> String {
+fn best<'a>(candidate: &Candidate<'_>, nodes: &[&'a NodeInfo], snapshot: &Snapshot, turn: usize) -> &'a NodeInfo {
     let scores = scores(candidate, nodes, snapshot);
     let most = scores.iter().copied().max().unwrap_or(0);
     let tied: Vec<&NodeInfo> = nodes
@@ -77,7 +92,7 @@ fn best(candidate: &Candidate<'_>, nodes: &[&NodeInfo], snapshot: &Snapshot, tur
         .filter(|(_, score)| **score == most)
         .map(|(n, _)| *n)
         .collect();
-    tied[turn % tied.len()].name().to_owned()
+    tied[turn % tied.len()]
 }
 
 /// What came of looking for pods to push aside, on the nodes where that could help.

@@ -15,10 +15,11 @@ mod queue;
 mod run;
 mod scores;
 mod snapshot;
+mod volumes;
 
-pub use decide::{Refusal, decide};
+pub use decide::{Placement, Refusal, decide};
 pub use demand::Demand;
 pub use filters::{Filter, Rejection};
 pub use queue::{Attempt, Event, Queue};
 pub use run::{Config, run};
-pub use snapshot::{NodeInfo, Snapshot};
+pub use snapshot::{NodeInfo, Snapshot, Storage};

@@ -32,6 +32,8 @@ pub enum Event {
     PodPlaced,
     /// A pod left its node, or ended.
     PodGone,
+    /// A volume, a claim or a class came or changed.
+    Storage,
 }
 
 /// A pod whose turn it is.

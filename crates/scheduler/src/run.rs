@@ -10,16 +10,20 @@ use std::time::Instant;
 use api::{meta, pod};
 use client::{Change, EventType, Events, Informer, Informers, events};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{
+    Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::decide::{Refusal, decide};
+use crate::decide::{Placement, Refusal, decide};
 use crate::queue::{Attempt, Event, Queue};
 use crate::snapshot::Snapshot;
+use crate::volumes;
 
 /// How long a condition's message may be before an event cuts it.
 const LONGEST_MESSAGE: usize = 1024;
@@ -61,8 +65,16 @@ async fn schedule(informers: Informers, config: Config) {
         informers.all::<Pod>(),
         informers.all::<Namespace>(),
     );
+    let (volumes, claims, classes) = (
+        informers.all::<PersistentVolume>(),
+        informers.all::<PersistentVolumeClaim>(),
+        informers.all::<StorageClass>(),
+    );
     // Without the whole picture, full nodes look empty and a cluster looks as if it had no nodes.
     tokio::join!(nodes.synced(), pods.synced(), namespaces.synced());
+    tokio::join!(volumes.synced(), claims.synced(), classes.synced());
+    let (mut volume_changes, mut claim_changes, mut class_changes) =
+        (volumes.subscribe(), claims.subscribe(), classes.subscribe());
     let (mut node_changes, mut pod_changes, mut namespace_changes) =
         (nodes.subscribe(), pods.subscribe(), namespaces.subscribe());
     let mut scheduler = Scheduler {
@@ -70,6 +82,7 @@ async fn schedule(informers: Informers, config: Config) {
         client: informers.client().clone(),
         name: config.scheduler_name,
         pods,
+        claims,
         snapshot: Snapshot::default(),
         queue: Queue::default(),
         bindings: JoinSet::new(),
@@ -82,6 +95,15 @@ async fn schedule(informers: Informers, config: Config) {
         while let Some(change) = node_changes.try_next() {
             scheduler.node(change);
         }
+        while let Some(change) = volume_changes.try_next() {
+            scheduler.volume(&change);
+        }
+        while let Some(change) = claim_changes.try_next() {
+            scheduler.claim(&change);
+        }
+        while let Some(change) = class_changes.try_next() {
+            scheduler.class(&change);
+        }
         while let Some(change) = pod_changes.try_next() {
             scheduler.pod(change);
         }
@@ -91,6 +113,9 @@ async fn schedule(informers: Informers, config: Config) {
             change = pod_changes.next() => scheduler.pod(change),
             change = node_changes.next() => scheduler.node(change),
             change = namespace_changes.next() => scheduler.namespace(&change),
+            change = volume_changes.next() => scheduler.volume(&change),
+            change = claim_changes.next() => scheduler.claim(&change),
+            change = class_changes.next() => scheduler.class(&change),
             Some(bound) = scheduler.bindings.join_next() => match bound {
                 Ok(bound) => scheduler.bound(bound),
                 Err(error) => warn!(%error, "a binding broke off"),
@@ -113,6 +138,7 @@ struct Scheduler {
     events: Events,
     name: String,
     pods: Informer<Pod>,
+    claims: Informer<PersistentVolumeClaim>,
     snapshot: Snapshot,
     queue: Queue,
     bindings: JoinSet<Bound>,
@@ -143,6 +169,24 @@ impl Scheduler {
                 .snapshot
                 .remove_node(node.metadata.name.as_deref().unwrap_or_default()),
         }
+    }
+
+    fn volume(&mut self, change: &Change<PersistentVolume>) {
+        let there = matches!(change, Change::Applied { .. });
+        self.snapshot.storage.set_volume(change.object(), there);
+        self.queue.on(Event::Storage, Instant::now());
+    }
+
+    fn claim(&mut self, change: &Change<PersistentVolumeClaim>) {
+        let there = matches!(change, Change::Applied { .. });
+        self.snapshot.storage.set_claim(change.object(), there);
+        self.queue.on(Event::Storage, Instant::now());
+    }
+
+    fn class(&mut self, change: &Change<StorageClass>) {
+        let there = matches!(change, Change::Applied { .. });
+        self.snapshot.storage.set_class(change.object(), there);
+        self.queue.on(Event::Storage, Instant::now());
     }
 
     fn pod(&mut self, change: Change<Pod>) {
@@ -180,11 +224,13 @@ impl Scheduler {
         while let Some(attempt) = self.queue.pop(Instant::now()) {
             self.turn = self.turn.wrapping_add(1);
             match decide(&attempt.pod, &self.snapshot, self.turn) {
-                Ok(node) => {
+                Ok(placement) => {
                     // The pod counts at once, so that the next decision knows of it.
-                    self.snapshot.place(attempt.pod.clone(), &node);
+                    self.snapshot.place(attempt.pod.clone(), &placement.node);
                     self.queue.on(Event::PodPlaced, Instant::now());
-                    self.bindings.spawn(bind(self.client.clone(), attempt, node));
+                    let claims = self.claims.clone();
+                    self.bindings
+                        .spawn(bind(self.client.clone(), claims, attempt, placement));
                 }
                 Err(Refusal { message, filters }) => {
                     debug!(pod = pod::full_name(&attempt.pod), message, "no node");
@@ -253,8 +299,21 @@ impl Scheduler {
     }
 }
 
-async fn bind(client: kube::Client, attempt: Attempt, node: String) -> Bound {
-    let pod = &attempt.pod;
+async fn bind(
+    client: kube::Client,
+    claims: Informer<PersistentVolumeClaim>,
+    attempt: Attempt,
+    placement: Placement,
+) -> Bound {
+    let node = placement.node;
+    let result = match volumes::bind(&client, &claims, &attempt.pod, &placement.volumes).await {
+        Ok(()) => bind_pod(client, &attempt.pod, &node).await,
+        Err(error) => Err(error),
+    };
+    Bound { result, attempt, node }
+}
+
+async fn bind_pod(client: kube::Client, pod: &Pod, node: &str) -> Result<(), kube::Error> {
     let binding = Binding {
         metadata: ObjectMeta {
             name: pod.metadata.name.clone(),
@@ -264,7 +323,7 @@ async fn bind(client: kube::Client, attempt: Attempt, node: String) -> Bound {
         },
         target: ObjectReference {
             kind: Some("Node".to_owned()),
-            name: Some(node.clone()),
+            name: Some(node.to_owned()),
             ..Default::default()
         },
     };
@@ -272,11 +331,7 @@ async fn bind(client: kube::Client, attempt: Attempt, node: String) -> Bound {
     let answer = pods
         .create_subresource::<_, Value>("binding", pod::name(pod), &PostParams::default(), &binding)
         .await;
-    Bound {
-        result: answer.map(drop),
-        attempt,
-        node,
-    }
+    answer.map(drop)
 }
 
 /// Whether two states of a node are the same in all that decides where pods go. Heartbeats and the images that

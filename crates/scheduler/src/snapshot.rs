@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use api::pod;
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Taint};
+use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::demand::{Demand, HostPort, host_ports};
 
@@ -134,6 +135,66 @@ fn taints(node: &Node) -> Vec<Taint> {
     taints
 }
 
+/// Volumes, claims and classes, as last seen.
+#[derive(Clone, Debug, Default)]
+pub struct Storage {
+    volumes: BTreeMap<String, Arc<PersistentVolume>>,
+    claims: HashMap<(String, String), Arc<PersistentVolumeClaim>>,
+    classes: HashMap<String, Arc<StorageClass>>,
+}
+
+impl Storage {
+    /// Takes in a volume, or takes it out.
+    pub fn set_volume(&mut self, volume: &Arc<PersistentVolume>, there: bool) {
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        match there {
+            true => drop(self.volumes.insert(name, volume.clone())),
+            false => drop(self.volumes.remove(&name)),
+        }
+    }
+
+    /// Takes in a claim, or takes it out.
+    pub fn set_claim(&mut self, claim: &Arc<PersistentVolumeClaim>, there: bool) {
+        let meta = &claim.metadata;
+        let key = (
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        );
+        match there {
+            true => drop(self.claims.insert(key, claim.clone())),
+            false => drop(self.claims.remove(&key)),
+        }
+    }
+
+    /// Takes in a class, or takes it out.
+    pub fn set_class(&mut self, class: &Arc<StorageClass>, there: bool) {
+        let name = class.metadata.name.clone().unwrap_or_default();
+        match there {
+            true => drop(self.classes.insert(name, class.clone())),
+            false => drop(self.classes.remove(&name)),
+        }
+    }
+
+    pub(crate) fn claim(&self, namespace: &str, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
+        self.claims.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub(crate) fn volume(&self, name: &str) -> Option<&Arc<PersistentVolume>> {
+        self.volumes.get(name)
+    }
+
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &Arc<PersistentVolume>> {
+        self.volumes.values()
+    }
+
+    /// Whether a claim gets its volume only with a pod's node.
+    pub(crate) fn waits_for_consumer(&self, claim: &PersistentVolumeClaim) -> bool {
+        let name = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
+        let class = name.and_then(|name| self.classes.get(name));
+        class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
+    }
+}
+
 /// Every node, with the pods that count on it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -141,6 +202,8 @@ pub struct Snapshot {
     /// Where each pod counts, by uid.
     places: HashMap<String, String>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
+    /// The cluster's storage.
+    pub storage: Storage,
 }
 
 impl Snapshot {

@@ -15,6 +15,7 @@ pub mod runtime_class;
 pub mod secret;
 pub mod service;
 pub mod service_account;
+pub mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -37,6 +38,9 @@ pub fn all() -> Vec<&'static Resource> {
         &secret::RESOURCE,
         &service::RESOURCE,
         &service_account::RESOURCE,
+        &storage::claim::RESOURCE,
+        &storage::class::RESOURCE,
+        &storage::volume::RESOURCE,
     ];
     all.extend(apps::RESOURCES);
     all.extend(review::RESOURCES);

@@ -63,7 +63,7 @@ fn message(pod: &Pod, snapshot: &Snapshot) -> String {
 #[test]
 fn one_node_that_suits() {
     let snapshot = snapshot(vec![node("n", json!({}))], vec![]);
-    assert_eq!(decide(&pod("p", asks("1")), &snapshot, 0).unwrap(), "n");
+    assert_eq!(decide(&pod("p", asks("1")), &snapshot, 0).unwrap().node, "n");
 }
 
 #[test]
@@ -286,15 +286,19 @@ fn near_and_far() {
     let shy = || (pod("shy", labelled("shy", far("web"))), "a");
 
     assert_eq!(
-        decide(&pod("p", near("cache")), &snapshot(both(), vec![cache()]), 0).unwrap(),
+        decide(&pod("p", near("cache")), &snapshot(both(), vec![cache()]), 0)
+            .unwrap()
+            .node,
         "b"
     );
     assert_eq!(
-        decide(&pod("p", far("cache")), &snapshot(both(), vec![cache()]), 0).unwrap(),
+        decide(&pod("p", far("cache")), &snapshot(both(), vec![cache()]), 0)
+            .unwrap()
+            .node,
         "a"
     );
     let web = pod("p", labelled("web", json!({})));
-    assert_eq!(decide(&web, &snapshot(both(), vec![shy()]), 0).unwrap(), "b");
+    assert_eq!(decide(&web, &snapshot(both(), vec![shy()]), 0).unwrap().node, "b");
     assert!(
         message(&web, &snapshot(one(), vec![shy()]))
             .contains("1 node(s) didn't satisfy existing pods anti-affinity rules.")
@@ -305,7 +309,9 @@ fn near_and_far() {
     );
     // The first of a group that wants to be together has nobody to be near to.
     assert_eq!(
-        decide(&pod("p", labelled("cache", near("cache"))), &snapshot(one(), vec![]), 0).unwrap(),
+        decide(&pod("p", labelled("cache", near("cache"))), &snapshot(one(), vec![]), 0)
+            .unwrap()
+            .node,
         "a"
     );
 }
@@ -320,7 +326,9 @@ fn spread() {
     let web = |name: &str| pod(name, more.clone());
     let zones = || vec![zone("a", "1"), zone("b", "2")];
     assert_eq!(
-        decide(&web("p"), &snapshot(zones(), vec![(web("x"), "a")]), 0).unwrap(),
+        decide(&web("p"), &snapshot(zones(), vec![(web("x"), "a")]), 0)
+            .unwrap()
+            .node,
         "b"
     );
     let full = snapshot(
@@ -348,26 +356,27 @@ fn the_best_of_several() {
             &snapshot(both(), vec![(pod("x", asks("1")), "a")]),
             0
         )
-        .unwrap(),
+        .unwrap()
+        .node,
         "b"
     );
     // The one without a taint that is rather not had.
     let soft = json!({"spec": {"taints": [{"key": "a", "effect": "PreferNoSchedule"}]}});
     let tainted = snapshot(vec![node("a", soft), node("b", json!({}))], vec![]);
-    assert_eq!(decide(&pod("p", json!({})), &tainted, 0).unwrap(), "b");
+    assert_eq!(decide(&pod("p", json!({})), &tainted, 0).unwrap().node, "b");
     // The one that is wished for.
     let wish = json!({"spec": {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
         {"weight": 1, "preference": {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["b"]}]}},
     ]}}}});
-    assert_eq!(decide(&pod("p", wish), &snapshot(both(), vec![]), 0).unwrap(), "b");
+    assert_eq!(decide(&pod("p", wish), &snapshot(both(), vec![]), 0).unwrap().node, "b");
     // The one that has the image.
     let image = json!({"status": {"images": [{"names": ["i:latest"], "sizeBytes": 900_000_000}]}});
     let holder = snapshot(vec![node("a", json!({})), node("b", image)], vec![]);
-    assert_eq!(decide(&pod("p", json!({})), &holder, 0).unwrap(), "b");
+    assert_eq!(decide(&pod("p", json!({})), &holder, 0).unwrap().node, "b");
     // Equals take turns.
     let equal = snapshot(both(), vec![]);
     let turns: Vec<String> = (0..4)
-        .map(|turn| decide(&pod("p", json!({})), &equal, turn).unwrap())
+        .map(|turn| decide(&pod("p", json!({})), &equal, turn).unwrap().node)
         .collect();
     assert_eq!(turns, ["a", "b", "a", "b"]);
 }

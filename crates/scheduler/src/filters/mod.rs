@@ -4,13 +4,17 @@ mod affinity;
 mod node;
 mod resources;
 mod spread;
+mod volumes;
+
+use std::sync::Arc;
 
 use api::pod;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 
 pub(crate) use self::affinity::PodTerms;
 pub(crate) use self::node::{matches_node_term, tolerates};
 use self::spread::Spread;
+use self::volumes::Volumes;
 use crate::demand::{Demand, HostPort, host_ports};
 use crate::queue::Event;
 use crate::snapshot::{NodeInfo, Snapshot};
@@ -39,9 +43,10 @@ impl Filter {
                 event == Event::Node
             }
             Filter::NodePorts | Filter::NodeResourcesFit => matches!(event, Event::Node | Event::PodGone),
-            Filter::PodTopologySpread | Filter::InterPodAffinity => true,
-            // Claims are objects of their own, which nobody can create yet.
-            Filter::VolumeBinding | Filter::DynamicResources => false,
+            Filter::PodTopologySpread | Filter::InterPodAffinity => event != Event::Storage,
+            Filter::VolumeBinding => matches!(event, Event::Node | Event::Storage),
+            // These claims are objects that nobody can create yet.
+            Filter::DynamicResources => false,
         }
     }
 }
@@ -81,6 +86,7 @@ pub(crate) struct Candidate<'a> {
     ports: Vec<HostPort>,
     terms: PodTerms,
     spread: Spread,
+    volumes: Volumes,
 }
 
 impl<'a> Candidate<'a> {
@@ -90,8 +96,14 @@ impl<'a> Candidate<'a> {
             ports: host_ports(pod),
             terms: PodTerms::new(pod, snapshot),
             spread: Spread::new(pod, snapshot),
+            volumes: Volumes::new(pod, snapshot),
             pod,
         }
+    }
+
+    /// The volumes that the pod's claims get if it runs on the node: the key of each claim, and the volume.
+    pub(crate) fn volumes_on(&self, info: &NodeInfo) -> Vec<(String, Arc<PersistentVolume>)> {
+        self.volumes.on(info)
     }
 
     /// Whether the pod can run on the node.
@@ -102,25 +114,17 @@ impl<'a> Candidate<'a> {
         node::affinity(self.pod, info)?;
         resources::ports(&self.ports, info)?;
         resources::fit(&self.demand, info)?;
+        self.volumes.check(info)?;
         self.spread.check(info)?;
         self.terms.check(info)
     }
 }
 
 /// What keeps a pod from running on any node, before nodes are looked at.
-pub(crate) fn everywhere(pod: &Pod) -> Option<(Filter, String)> {
+pub(crate) fn everywhere(pod: &Pod, snapshot: &Snapshot) -> Option<(Filter, String)> {
     let spec = pod.spec.as_ref()?;
-    for volume in spec.volumes.iter().flatten() {
-        if let Some(claim) = &volume.persistent_volume_claim {
-            let why = format!("persistentvolumeclaim \"{}\" not found", claim.claim_name);
-            return Some((Filter::VolumeBinding, why));
-        }
-        if volume.ephemeral.is_some() {
-            let claim = format!("{}-{}", pod::name(pod), volume.name);
-            let why =
-                format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{claim}\"");
-            return Some((Filter::VolumeBinding, why));
-        }
+    if let Some(why) = volumes::missing(pod, snapshot) {
+        return Some((Filter::VolumeBinding, why));
     }
     let claim = spec.resource_claims.iter().flatten().next()?;
     let why = match &claim.resource_claim_name {

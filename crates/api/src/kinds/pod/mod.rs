@@ -4,7 +4,7 @@ mod defaults;
 mod prepare;
 mod table;
 pub(crate) mod template;
-mod validate;
+pub(crate) mod validate;
 mod volume_defaults;
 mod warnings;
 

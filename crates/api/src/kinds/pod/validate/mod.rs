@@ -15,7 +15,7 @@ mod selectors;
 mod spec;
 mod status;
 mod update;
-mod volume_sources;
+pub(crate) mod volume_sources;
 mod volumes;
 
 use std::net::IpAddr;
@@ -26,6 +26,7 @@ use serde::Serialize;
 
 pub(crate) use self::resize::resize;
 pub(crate) use self::scheduling::taint_effect;
+pub(crate) use self::selectors::{label_selector, node_selector};
 pub(crate) use self::status::update_status;
 pub(crate) use self::update::{ephemeral_containers, semantic, update};
 use crate::field::{FieldError, Path};

@@ -32,7 +32,7 @@ const FILE_FIELDS: &[&str] = &[
     "metadata.uid",
 ];
 
-pub(super) fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, errors: &mut Errors) {
+pub(crate) fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, errors: &mut Errors) {
     if source.path.is_empty() {
         errors.push(FieldError::required(&path.child("path"), ""));
         return;
@@ -99,7 +99,7 @@ pub(super) fn config_map(source: &ConfigMapVolumeSource, path: &Path<'_>, errors
     items(source.items.as_ref(), path, errors);
 }
 
-pub(super) fn nfs(source: &NFSVolumeSource, path: &Path<'_>, errors: &mut Errors) {
+pub(crate) fn nfs(source: &NFSVolumeSource, path: &Path<'_>, errors: &mut Errors) {
     required(&source.server, &path.child("server"), errors);
     required(&source.path, &path.child("path"), errors);
     if !source.path.starts_with('/') {
@@ -539,26 +539,7 @@ pub(super) fn ephemeral(source: &EphemeralVolumeSource, path: &Path<'_>, errors:
         validate_labels(meta.labels.as_ref(), &path.child("labels"), errors);
     }
     let path = path.child("spec");
-    let modes = template.spec.access_modes.as_deref().unwrap_or_default();
-    let supported = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-    if modes.is_empty() {
-        errors.push(FieldError::required(
-            &path.child("accessModes"),
-            "at least 1 access mode is required",
-        ));
-    }
-    for mode in modes.iter().filter(|mode| !supported.contains(&mode.as_str())) {
-        errors.push(FieldError::not_supported(&path.child("accessModes"), mode, supported));
-    }
-    let storage = template
-        .spec
-        .resources
-        .as_ref()
-        .and_then(|r| r.requests.as_ref())
-        .and_then(|r| r.get("storage"));
-    if storage.is_none() {
-        errors.push(FieldError::required(&path.child("resources").key("storage"), ""));
-    }
+    crate::kinds::storage::claim::validate_spec(&template.spec, &path, errors);
 }
 
 pub(super) fn image(source: &ImageVolumeSource, path: &Path<'_>, errors: &mut Errors) {
