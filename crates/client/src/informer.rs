@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Weak};
 
 use futures::StreamExt;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
@@ -26,6 +27,8 @@ pub struct Selection {
     pub fields: Option<String>,
     /// A label selector.
     pub labels: Option<String>,
+    /// The one namespace that is asked; set by [`Informers::named`] alone.
+    namespace: Option<String>,
 }
 
 impl Selection {
@@ -33,15 +36,15 @@ impl Selection {
     pub fn fields(selector: impl Into<String>) -> Self {
         Self {
             fields: Some(selector.into()),
-            labels: None,
+            ..Self::default()
         }
     }
 
     /// The objects that a label selector selects.
     pub fn labels(selector: impl Into<String>) -> Self {
         Self {
-            fields: None,
             labels: Some(selector.into()),
+            ..Self::default()
         }
     }
 }
@@ -109,6 +112,10 @@ where
 {
     /// Starts watching; must be called in a tokio runtime.
     pub fn start(client: Client, selection: Selection) -> Self {
+        Self::start_at(Api::all(client), selection)
+    }
+
+    fn start_at(api: Api<K>, selection: Selection) -> Self {
         let shared = Arc::new(Shared {
             cache: Mutex::new(Cache {
                 objects: HashMap::new(),
@@ -118,7 +125,7 @@ where
             synced: watch::Sender::new(false),
             task: Mutex::new(None),
         });
-        let task = tokio::spawn(keep_current(Api::all(client), selection, Arc::downgrade(&shared)));
+        let task = tokio::spawn(keep_current(api, selection, Arc::downgrade(&shared)));
         *shared.task.lock() = Some(task.abort_handle());
         Self { shared }
     }
@@ -339,8 +346,23 @@ fn refuses_streaming(error: &watcher::Error) -> bool {
     }
 }
 
-/// Each a `Weak<Shared<K>>` for the kind of its key: an informer ends with its last user.
-type Running = HashMap<(TypeId, Selection), Box<dyn Any + Send>>;
+/// A `Weak<Shared<K>>` for some kind: an informer ends with its last user.
+trait Slot: Send {
+    fn is_alive(&self) -> bool;
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<K: Send + Sync + 'static> Slot for Weak<Shared<K>> {
+    fn is_alive(&self) -> bool {
+        self.strong_count() > 0
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+type Running = HashMap<(TypeId, Selection), Box<dyn Slot>>;
 
 /// The informers of a process (or of one identity in it): asking twice for a kind and selection gives the same informer.
 #[derive(Clone)]
@@ -376,17 +398,43 @@ impl Informers {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
+        self.shared(selection, Api::all)
+    }
+
+    /// The informer of one object, by its name. Its watch names the object, and so does the right that it needs.
+    pub fn named<K>(&self, namespace: &str, name: &str) -> Informer<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let selection = Selection {
+            namespace: Some(namespace.to_owned()),
+            ..Selection::fields(format!("metadata.name={name}"))
+        };
+        self.shared(selection, |client| Api::namespaced(client, namespace))
+    }
+
+    fn shared<K>(&self, selection: Selection, api: impl FnOnce(Client) -> Api<K>) -> Informer<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
         let mut running = self.running.lock();
-        let slot = (TypeId::of::<K>(), selection);
+        let key = (TypeId::of::<K>(), selection);
         if let Some(shared) = running
-            .get(&slot)
-            .and_then(|known| known.downcast_ref::<Weak<Shared<K>>>())
+            .get(&key)
+            .and_then(|known| known.as_any().downcast_ref::<Weak<Shared<K>>>())
             .and_then(Weak::upgrade)
         {
             return Informer { shared };
         }
-        let informer = Informer::start(self.client.clone(), slot.1.clone());
-        running.insert(slot, Box::new(Arc::downgrade(&informer.shared)));
+        running.retain(|_, slot| slot.is_alive());
+        let informer = Informer::start_at(api(self.client.clone()), key.1.clone());
+        running.insert(key, Box::new(Arc::downgrade(&informer.shared)));
         informer
     }
 }

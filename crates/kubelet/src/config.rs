@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The settings of one node.
 #[derive(Debug, Clone)]
@@ -24,6 +25,21 @@ pub struct Config {
     pub max_pods: u32,
     /// How many processes a pod may have, if that is limited.
     pub pod_pids_limit: Option<i64>,
+    /// A directory of manifests, or one of them, whose pods the node runs by itself.
+    pub pod_manifest_path: Option<PathBuf>,
+    /// A web server with such manifests.
+    pub manifest_url: Option<ManifestUrl>,
+}
+
+/// A web server that is asked for manifests of static pods.
+#[derive(Debug, Clone)]
+pub struct ManifestUrl {
+    /// What is asked for.
+    pub url: String,
+    /// Headers of the request.
+    pub headers: Vec<(String, String)>,
+    /// How often it is asked.
+    pub interval: Duration,
 }
 
 impl Config {

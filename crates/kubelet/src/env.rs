@@ -23,7 +23,7 @@ pub struct Facts<'a> {
 pub async fn resolve(
     container: &Container,
     facts: Facts<'_>,
-    objects: &mut Objects<'_>,
+    objects: &Objects,
 ) -> Result<Vec<(String, String)>, String> {
     let mut env = Variables(facts.services);
     for source in container.env_from.iter().flatten() {
@@ -62,7 +62,7 @@ async fn from(
     pod: &Pod,
     addresses: &Addresses,
     capacity: Capacity,
-    objects: &mut Objects<'_>,
+    objects: &Objects,
 ) -> Result<Option<String>, String> {
     if let Some(field) = &source.field_ref {
         return field::pod_field(pod, addresses, &field.field_path).map(Some);

@@ -5,13 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use tokio::io::unix::AsyncFd;
 
-/// An inotify watch on the directory of a log: writes, new files and renames.
-///
-/// The directory, because a rotated log is renamed and a new file takes its name.
-pub(super) struct Watch(AsyncFd<Descriptor>);
+/// An inotify watch on one directory.
+pub struct Watch(AsyncFd<Descriptor>);
 
 struct Descriptor(Inotify);
 
@@ -22,20 +20,20 @@ impl AsRawFd for Descriptor {
 }
 
 impl Watch {
-    pub(super) fn new(directory: &Path) -> io::Result<Watch> {
+    /// Watches for the given events from now on.
+    pub fn new(directory: &Path, events: AddWatchFlags) -> io::Result<Watch> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let events = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
         inotify.add_watch(directory, events)?;
         // SAFETY: the descriptor is open for as long as the value lives, and always under the same number.
         Ok(Watch(unsafe { AsyncFd::register(Descriptor(inotify)) }?))
     }
 
-    /// Returns when something has changed since the last call.
-    pub(super) async fn changed(&self) -> io::Result<()> {
+    /// What has happened since the last call, at least one event.
+    pub async fn events(&self) -> io::Result<Vec<InotifyEvent>> {
         loop {
             let mut ready = self.0.readable().await?;
             match self.0.get_ref().0.read_events() {
-                Ok(_) => return Ok(()),
+                Ok(events) => return Ok(events),
                 Err(Errno::EAGAIN) => ready.clear_ready(),
                 Err(error) => return Err(error.into()),
             }

@@ -2,11 +2,11 @@
 //!
 //! - [`pods`]: a worker for each pod; what it should do and say is decided by pure functions.
 //! - [`node`]: the Node object, its conditions and its heartbeat.
+//! - `static_pods`: pods from files and from a web server, and their mirrors.
 //! - `volumes`, `cgroup`, `image`, `env`, `cri_config`: what a container needs before it starts.
 //! - [`server`]: the port that the API server asks for logs, exec, attach and port-forward.
 //!
-//! Static pods and volumes beyond the basic ones have their place beside these modules when they come; until then a pod that asks for what
-//! is not served is told so.
+//! A pod that asks for what is not served is told so.
 
 mod cgroup;
 pub mod config;
@@ -17,14 +17,17 @@ mod expand;
 mod field;
 mod handler;
 mod image;
+mod inotify;
 pub mod node;
 mod objects;
 pub mod pods;
 pub mod probes;
 mod run;
 pub mod server;
+mod static_pods;
+mod tokens;
 mod volumes;
 mod words;
 
-pub use config::Config;
+pub use config::{Config, ManifestUrl};
 pub use run::{Kubelet, RunError, run};

@@ -15,6 +15,7 @@ use crate::image::Images;
 use crate::node::{self, facts};
 use crate::pods::ledger::Ledger;
 use crate::pods::{Context, Pods};
+use crate::static_pods::StaticPods;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -45,6 +46,7 @@ pub struct Kubelet {
     events: Events,
     machine: facts::Machine,
     pods: Pods,
+    static_pods: StaticPods,
 }
 
 impl Kubelet {
@@ -63,6 +65,7 @@ impl Kubelet {
         let events = Events::new(client.clone(), "kubelet", Some(&config.node_name));
         let context = Arc::new(Context {
             client: client.clone(),
+            informers: informers.clone(),
             runtime: runtime.clone(),
             images: Images::new(images.clone()),
             events: events.clone(),
@@ -76,6 +79,7 @@ impl Kubelet {
             config: config.clone(),
         });
         let pods = Pods::new(context.clone());
+        let static_pods = StaticPods::new(context, pods.clone());
         Ok(Self {
             config,
             client,
@@ -85,6 +89,7 @@ impl Kubelet {
             events,
             machine,
             pods,
+            static_pods,
         })
     }
 
@@ -108,7 +113,8 @@ impl Kubelet {
         };
         tokio::select! {
             () = shutdown => {}
-            () = self.pods.run(informer) => {}
+            () = self.pods.run(informer.clone(), self.static_pods.complete()) => {}
+            () = self.static_pods.run(informer) => {}
             () = node.run() => {}
         }
     }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -142,6 +143,18 @@ pub struct ServerFlags {
     /// How many processes a pod may have; -1 is no limit [default: -1]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pod_max_pids: Option<i64>,
+    /// Run the pods of the manifests in this directory [default: /etc/kubernetes/manifests]
+    #[arg(long, value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Run the pods of the manifest that this URL gives.
+    #[arg(long, value_name = "URL")]
+    pub manifest_url: Option<String>,
+    /// A header of the request for --manifest-url, as name:value; may be given several times.
+    #[arg(long, value_name = "HEADER")]
+    pub manifest_url_header: Vec<String>,
+    /// Seconds between two looks at --manifest-url [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    pub http_check_frequency: Option<u64>,
     /// Use this CRI runtime instead of the built-in one.
     #[arg(long, value_name = "SOCK")]
     pub container_runtime_endpoint: Option<String>,
@@ -177,6 +190,14 @@ pub struct Settings {
     pub pod_logs_dir: PathBuf,
     /// How many processes a pod may have, if that is limited.
     pub pod_max_pids: Option<i64>,
+    /// Manifests of static pods.
+    pub pod_manifest_path: PathBuf,
+    /// Where more of them are.
+    pub manifest_url: Option<String>,
+    /// Headers for asking there.
+    pub manifest_url_headers: Vec<(String, String)>,
+    /// How often to ask there.
+    pub http_check_frequency: Duration,
     /// A CRI runtime's socket in place of the built-in one.
     pub container_runtime_endpoint: Option<String>,
     /// Whether a node runs here.
@@ -241,6 +262,25 @@ impl ServerFlags {
                     .unwrap_or_else(|| "/var/log/pods".into()),
             )?,
             pod_max_pids,
+            pod_manifest_path: absolute(
+                self.pod_manifest_path
+                    .or(file.pod_manifest_path)
+                    .unwrap_or_else(|| "/etc/kubernetes/manifests".into()),
+            )?,
+            manifest_url: url("manifest-url", self.manifest_url.or(file.manifest_url))?,
+            manifest_url_headers: [self.manifest_url_header, file.manifest_url_header]
+                .into_iter()
+                .find(|headers| !headers.is_empty())
+                .unwrap_or_default()
+                .iter()
+                .map(|header| self::header("manifest-url-header", header))
+                .collect::<Result<_>>()?,
+            http_check_frequency: Duration::from_secs(
+                self.http_check_frequency
+                    .or(file.http_check_frequency)
+                    .unwrap_or(20)
+                    .max(1),
+            ),
             container_runtime_endpoint: self.container_runtime_endpoint.or(file.container_runtime_endpoint),
             agent: !(self.disable_agent || file.disable_agent),
         })
@@ -254,6 +294,24 @@ fn from_file(path: &Path) -> Result<ServerFlags> {
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("cannot make {} absolute", path.display()))
+}
+
+fn url(flag: &str, value: Option<String>) -> Result<Option<String>> {
+    let whole = |url: &String| {
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    };
+    match value {
+        Some(value) if !whole(&value) => bail!("--{flag}: {value:?} is not a URL such as https://host/pods.yaml"),
+        value => Ok(value),
+    }
+}
+
+fn header(flag: &str, value: &str) -> Result<(String, String)> {
+    match value.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        _ => bail!("--{flag}: {value:?} is not a header such as name:value"),
+    }
 }
 
 fn is_cidr(text: &str) -> bool {
@@ -327,6 +385,14 @@ mod tests {
                 .unwrap_err()
         );
         assert!(error.contains("podium.yaml") && error.contains("node-nmae"), "{error}");
+        let error = flags(&["--manifest-url", "host/pods"])
+            .settings("host")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "--manifest-url: \"host/pods\" is not a URL such as https://host/pods.yaml"
+        );
         let error = flags(&["--cluster-cidr", "10.244.0.0"])
             .settings("host")
             .unwrap_err()

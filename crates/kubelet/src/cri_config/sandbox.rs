@@ -28,7 +28,9 @@ pub fn config(pod: &Pod, attempt: u32, config: &Config, node_dns: &v1::DnsConfig
         .unwrap_or_default()
         .into_iter()
         .collect();
-    annotations.insert(labels::SOURCE.to_owned(), "api".to_owned());
+    annotations
+        .entry(labels::SOURCE.to_owned())
+        .or_insert_with(|| "api".to_owned());
     annotations.insert(labels::GRACE.to_owned(), pod.grace().to_string());
     let sysctls = pod
         .spec()

@@ -104,6 +104,8 @@ impl Worker {
                 self.memory.retry_at.remove("");
                 true
             }
+            // The pod was told to end while it waited for a volume.
+            Err(_) if self.mailbox.has_ended() => false,
             Err((reason, message)) => {
                 self.context
                     .events

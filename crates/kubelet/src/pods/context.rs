@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use client::{Client, Events, Informer};
+use client::{Client, Events, Informer, Informers};
 use cri::RuntimeService;
 use cri::v1::DnsConfig;
 use k8s_openapi::api::core::v1::Service;
@@ -19,6 +19,8 @@ pub struct Context {
     pub config: Config,
     /// The way to the API.
     pub client: Client,
+    /// The watches that parts share.
+    pub informers: Informers,
     /// Sandboxes and containers.
     pub runtime: Arc<dyn RuntimeService>,
     /// Images.

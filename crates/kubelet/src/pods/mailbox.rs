@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::image::Pulled;
 use crate::probes::Kind;
@@ -16,7 +16,11 @@ pub struct Mail {
     pub pod: Option<Arc<Pod>>,
     /// The API server has no such pod any more.
     pub gone: bool,
-    /// Pulls that came to an end: container, image, outcome.
+    /// What shows a static pod in the API, if it changed.
+    pub mirror: Option<Arc<Pod>>,
+    /// A ConfigMap or Secret that the pod refers to changed.
+    pub objects: bool,
+    /// Pulls that came to an end: for what (a container, or a container's volume), image, outcome.
     pub pulled: Vec<(String, String, Pulled)>,
     /// Probes whose result turned: instance, probe, result.
     pub probed: Vec<(String, Kind, bool)>,
@@ -33,11 +37,15 @@ pub struct Mail {
 pub struct Mailbox {
     mail: Mutex<Mail>,
     arrived: Notify,
+    ends: watch::Sender<bool>,
 }
 
 impl Mailbox {
     /// The pod changed.
     pub fn apply(&self, pod: Arc<Pod>) {
+        if api::pod::is_deleting(&pod) {
+            self.ends.send_replace(true);
+        }
         self.mail.lock().pod = Some(pod);
         self.wake();
     }
@@ -48,6 +56,19 @@ impl Mailbox {
         mail.pod = Some(pod);
         mail.gone = true;
         drop(mail);
+        self.ends.send_replace(true);
+        self.wake();
+    }
+
+    /// The status of the static pod is to be written to this object.
+    pub fn show_on(&self, mirror: Arc<Pod>) {
+        self.mail.lock().mirror = Some(mirror);
+        self.wake();
+    }
+
+    /// A ConfigMap or Secret that the pod refers to changed.
+    pub fn objects_changed(&self) {
+        self.mail.lock().objects = true;
         self.wake();
     }
 
@@ -89,6 +110,17 @@ impl Mailbox {
     /// Waits until something arrives.
     pub async fn wait(&self) {
         self.arrived.notified().await;
+    }
+
+    /// Resolves when the pod is told to end, for what takes long and is then in vain.
+    pub async fn ends(&self) {
+        // The sender lives in `self`, so that waiting cannot fail.
+        let _ = self.ends.subscribe().wait_for(|ends| *ends).await;
+    }
+
+    /// Whether the pod was told to end.
+    pub fn has_ended(&self) -> bool {
+        *self.ends.borrow()
     }
 
     /// Takes what is there.

@@ -43,7 +43,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 pub use context::Context;
@@ -80,6 +80,8 @@ type Workers = Mutex<HashMap<String, Handle>>;
 pub struct Pods {
     context: Arc<Context>,
     workers: Arc<Workers>,
+    /// Told when a worker is done.
+    ended: Arc<Notify>,
 }
 
 impl Pods {
@@ -88,30 +90,66 @@ impl Pods {
         Self {
             context,
             workers: Arc::default(),
+            ended: Arc::default(),
         }
     }
 
-    /// Looks after the pods until the future is dropped; the pods run on.
-    pub async fn run(&self, informer: Informer<Pod>) {
-        informer.synced().await;
+    /// Looks after the pods until the future is dropped; the pods run on. `complete` resolves when the static pods are known, which are
+    /// there before and without the API server.
+    pub async fn run(&self, informer: Informer<Pod>, complete: impl Future<Output = ()>) {
         let mut changes = informer.subscribe();
-        // Before any worker asks for more, all of them hold what they have.
-        for pod in informer.list().iter().filter(|pod| !api::pod::is_terminal(pod)) {
-            self.context.ledger.hold(pod.uid(), ledger::Amount::of(pod));
-        }
-        self.end_orphans(&informer).await;
         let apply = async {
+            informer.synced().await;
+            // Before any worker asks for more, all of them hold what they have.
+            let holds = |pod: &&Arc<Pod>| !api::pod::is_terminal(pod) && !api::pod::is_mirror(pod);
+            for pod in informer.list().iter().filter(holds) {
+                self.context.ledger.hold(pod.uid(), ledger::Amount::of(pod));
+            }
             loop {
                 match changes.next().await {
-                    Change::Applied { object, .. } => self.apply(object),
+                    // What a mirror shows is a static pod, which has its worker already.
+                    Change::Applied { object, .. } if api::pod::is_mirror(&object) => {}
+                    Change::Applied { object, .. } => self.apply(from_api(object)),
                     Change::Deleted(pod) => self.gone(pod),
                 }
             }
         };
-        tokio::join!(apply, self.follow_runtime(), self.relist());
+        let orphans = async {
+            complete.await;
+            informer.synced().await;
+            self.end_orphans(&informer).await;
+        };
+        tokio::join!(apply, orphans, self.follow_runtime(), self.relist());
     }
 
-    fn apply(&self, pod: Arc<Pod>) {
+    /// Whether a pod still has a worker.
+    pub fn is_at_work(&self, uid: &str) -> bool {
+        self.workers.lock().contains_key(uid)
+    }
+
+    /// Resolves when some worker is done, since it was last asked for; for one who waits.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// A static pod is no longer wanted: it ends, with the grace period that it asks for.
+    pub fn end(&self, pod: &Pod) {
+        if let Some(worker) = self.workers.lock().get(pod.uid()) {
+            let mut pod = pod.clone();
+            pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+            worker.mailbox.gone(Arc::new(pod));
+        }
+    }
+
+    /// The status of a static pod is to be written to its mirror.
+    pub fn show_on(&self, pod: &Pod, mirror: Arc<Pod>) {
+        if let Some(worker) = self.workers.lock().get(pod.uid()) {
+            worker.mailbox.show_on(mirror);
+        }
+    }
+
+    /// A pod is there, or has changed.
+    pub fn apply(&self, pod: Arc<Pod>) {
         let mut workers = self.workers.lock();
         match workers.get(pod.uid()) {
             Some(worker) => worker.mailbox.apply(pod),
@@ -128,17 +166,17 @@ impl Pods {
     fn employ(&self, pod: Arc<Pod>, gone: bool) -> Handle {
         let mailbox = Arc::new(Mailbox::default());
         let (worker, view) = worker::Worker::new(self.context.clone(), mailbox.clone(), pod.clone(), gone);
-        let workers = self.workers.clone();
+        let (workers, ended) = (self.workers.clone(), self.ended.clone());
         tokio::spawn(async move {
             worker.run().await;
             workers.lock().remove(pod.uid());
+            ended.notify_one();
         });
         Handle { mailbox, view }
     }
 
     /// Ends what the runtime and the disk have of pods that the API server does not know.
     async fn end_orphans(&self, informer: &Informer<Pod>) {
-        let known: HashSet<String> = informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
         let sandboxes = loop {
             match self
                 .context
@@ -153,6 +191,9 @@ impl Pods {
                 }
             }
         };
+        // Known after the runtime was asked: what has come meanwhile is not taken for an orphan.
+        let mut known: HashSet<String> = informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
+        known.extend(self.workers.lock().keys().cloned());
         let mut orphans = HashMap::new();
         for sandbox in sandboxes {
             let Some(metadata) = sandbox.metadata else { continue };
@@ -262,6 +303,18 @@ impl Pods {
             .map(|worker| worker.view.borrow().clone())
             .collect()
     }
+}
+
+/// Only a kubelet says that a pod is from elsewhere.
+fn from_api(pod: Arc<Pod>) -> Arc<Pod> {
+    if !api::pod::is_static(&pod) {
+        return pod;
+    }
+    let mut pod = Pod::clone(&pod);
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.remove(api::pod::CONFIG_SOURCE_ANNOTATION);
+    }
+    Arc::new(pod)
 }
 
 /// A pod that the API server has let go of: whoever forced that wants no grace period any more.

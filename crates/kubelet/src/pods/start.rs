@@ -1,6 +1,7 @@
 //! From a container of the spec to a running instance: image, configuration, create, start. What fails is said in upstream's words, kept
 //! for the pod's status, and tried again later.
 
+use std::collections::HashMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,15 +19,42 @@ use crate::cri_config::container::{self, Inputs};
 use crate::cri_config::{hosts, sandbox, security};
 use crate::handler::Target;
 use crate::image::{self, Decision, Image};
-use crate::objects::Objects;
 use crate::{credentials, env, volumes};
 
+/// Why a container waits whose configuration cannot be made.
+pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// Before looking again at what a container refers to.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// `RunContainerError` stands so long before its back-off shows, that one can see it.
 const RETRY_RUN: SignedDuration = SignedDuration::from_secs(1);
 /// `ErrImagePull` stands so long before it becomes `ImagePullBackOff`, that one can see it.
 pub(super) const SHOW_PULL_ERROR: SignedDuration = SignedDuration::from_secs(2);
+
+/// What a container is started with.
+struct Start<'a> {
+    role: Role,
+    container: &'a Container,
+    image: &'a Image,
+    volume_images: &'a HashMap<String, Image>,
+}
+
+/// The container for which an image is pulled: it is the key, or the part of it before the volume's name.
+pub(super) fn image_owner(key: &str) -> &str {
+    key.split_once('/').map_or(key, |(container, _)| container)
+}
+
+fn image_mount(container_path: String, image: &Image, part: Option<String>) -> Mount {
+    Mount {
+        container_path,
+        readonly: true,
+        image: Some(v1::ImageSpec {
+            image: image.id.clone(),
+            ..Default::default()
+        }),
+        image_sub_path: part.unwrap_or_default(),
+        ..Default::default()
+    }
+}
 
 impl Worker {
     /// Whether the round goes on with other containers; it always does, as each is on its own.
@@ -46,16 +74,25 @@ impl Worker {
         let Some(image) = self.ensure_image(container).await else {
             return true;
         };
-        match self.instantiate(role, container, &image, restarts, failed).await {
+        let Some(volume_images) = self.ensure_volume_images(container).await else {
+            return true;
+        };
+        let inputs = Start {
+            role,
+            container,
+            image: &image,
+            volume_images: &volume_images,
+        };
+        match self.instantiate(inputs, restarts, failed).await {
             Ok(()) => {
                 self.memory.waiting.remove(name);
                 self.memory.retry_at.remove(name);
-                self.memory.pulled.remove(name);
+                self.memory.pulled.retain(|pulled, _| image_owner(pulled) != name);
                 self.memory.reset.remove(name);
             }
             Err(waiting) => {
                 self.tell(name, Warning, "Failed", format!("Error: {}", waiting.message));
-                // What was made and could not run has the restarts' back-off.
+                // A reference that appears wakes the worker before this. What was made and could not run has the restarts' back-off.
                 let again = match waiting.reason.as_str() {
                     "RunContainerError" => RETRY_RUN,
                     _ => RETRY,
@@ -66,10 +103,38 @@ impl Worker {
         true
     }
 
-    /// The image, if the container can be started with it now.
+    /// The container's image, if it can be started with it now.
     async fn ensure_image(&mut self, container: &Container) -> Option<Image> {
-        let name = &container.name;
         let image = container.image.as_deref().unwrap_or_default();
+        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        self.ensure(&container.name, image, policy).await
+    }
+
+    /// The images that the container mounts, by the names of their volumes, if it can be started with all of them now.
+    async fn ensure_volume_images(&mut self, container: &Container) -> Option<HashMap<String, Image>> {
+        let pod = self.pod.clone();
+        let volumes = pod.spec().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
+        let mut images = HashMap::new();
+        for volume in volumes {
+            let mut mounts = container.volume_mounts.iter().flatten();
+            let Some(source) = volume
+                .image
+                .as_ref()
+                .filter(|_| mounts.any(|mount| mount.name == volume.name))
+            else {
+                continue;
+            };
+            let image = source.reference.as_deref().unwrap_or_default();
+            let policy = source.pull_policy.as_deref().unwrap_or("IfNotPresent");
+            let key = format!("{}/{}", container.name, volume.name);
+            images.insert(volume.name.clone(), self.ensure(&key, image, policy).await?);
+        }
+        Some(images)
+    }
+
+    /// An image for a container, `key` being its name, or its name and its volume's.
+    async fn ensure(&mut self, key: &str, image: &str, policy: &str) -> Option<Image> {
+        let name = image_owner(key);
         let reference = match image::reference(image) {
             Ok(reference) => reference,
             Err(error) => {
@@ -86,10 +151,9 @@ impl Worker {
                 return None;
             }
         };
-        if self.memory.pulled.contains_key(name) && found.is_some() {
+        if self.memory.pulled.contains_key(key) && found.is_some() {
             return found;
         }
-        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         match (image::decide(policy, found.is_some()), found) {
             (Decision::Use, Some(found)) => {
                 let message =
@@ -103,7 +167,7 @@ impl Worker {
                 None
             }
             (Decision::Pull, _) => {
-                self.pull(container, image, reference).await;
+                self.pull(key, image, reference).await;
                 None
             }
         }
@@ -116,8 +180,8 @@ impl Worker {
     }
 
     /// Sets a pull going, or says that it must wait.
-    async fn pull(&mut self, container: &Container, image: &str, reference: String) {
-        let name = &container.name;
+    async fn pull(&mut self, key: &str, image: &str, reference: String) {
+        let name = image_owner(key);
         let now = Timestamp::now();
         if let Some((failed, why)) = self.memory.failed_pulls.get(image).cloned()
             && let Some((until, _)) = self.memory.pulls.until(image, failed, now)
@@ -133,11 +197,11 @@ impl Worker {
         let logins = self.logins(&reference).await;
         let config = sandbox::config(&self.pod, 0, &self.context.config, &self.context.node_dns);
         let (images, mailbox) = (self.context.images.clone(), self.mailbox.clone());
-        let (name, image) = (name.clone(), image.to_owned());
-        self.memory.pulling.insert(name.clone());
+        let (key, image) = (key.to_owned(), image.to_owned());
+        self.memory.pulling.insert(name.to_owned());
         tokio::spawn(async move {
             let pulled = images.pull(&reference, &logins, &config).await;
-            mailbox.pulled(name, image, pulled);
+            mailbox.pulled(key, image, pulled);
         });
     }
 
@@ -185,13 +249,16 @@ impl Worker {
 
     async fn instantiate(
         &mut self,
-        role: Role,
-        container: &Container,
-        image: &Image,
+        Start {
+            role,
+            container,
+            image,
+            volume_images,
+        }: Start<'_>,
         restarts: u32,
         failed: Option<Timestamp>,
     ) -> Result<(), Waiting> {
-        let refused = |message: String| Waiting::new("CreateContainerConfigError", message);
+        let refused = |message: String| Waiting::new(CONFIG_ERROR, message);
         let pod = self.pod.clone();
         let Some(sandbox) = self.observed.sandbox().cloned() else {
             return Err(Waiting::new("ContainerCreating", "the pod has no sandbox"));
@@ -203,7 +270,10 @@ impl Worker {
         }
         security::verify_non_root(&pod, container, &image.user).map_err(refused)?;
         let addresses = self.addresses();
-        self.context.services.synced().await;
+        // A static pod runs without an API server.
+        if !api::pod::is_static(&pod) {
+            self.context.services.synced().await;
+        }
         let services = self.context.services.list();
         let facts = env::Facts {
             pod: &pod,
@@ -211,9 +281,10 @@ impl Worker {
             capacity: self.context.capacity,
             services: env::services(&pod, services.iter().map(|service| &**service)),
         };
-        let mut objects = Objects::new(&self.context.client, pod.namespace());
-        let env = env::resolve(container, facts, &mut objects).await.map_err(refused)?;
-        let mounts = self.mounts(container, &env, &addresses.pod).map_err(refused)?;
+        let env = env::resolve(container, facts, &self.objects).await.map_err(refused)?;
+        let mounts = self
+            .mounts(container, &env, &addresses.pod, volume_images)
+            .map_err(refused)?;
         let sandbox_config = sandbox::config(&pod, sandbox.attempt, &self.context.config, &self.context.node_dns);
         let logs = Path::new(&sandbox_config.log_directory).join(&container.name);
         std::fs::create_dir_all(&logs)
@@ -294,7 +365,13 @@ impl Worker {
     }
 
     /// Volumes, /etc/hosts, and the file for the container's last words.
-    fn mounts(&self, container: &Container, env: &[(String, String)], ips: &[String]) -> Result<Vec<Mount>, String> {
+    fn mounts(
+        &self,
+        container: &Container,
+        env: &[(String, String)],
+        ips: &[String],
+        images: &HashMap<String, Image>,
+    ) -> Result<Vec<Mount>, String> {
         let none = Default::default();
         let paths = self.volumes.as_ref().unwrap_or(&none);
         if container
@@ -309,14 +386,19 @@ impl Worker {
         }
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-            let volume = paths
-                .get(&mount.name)
-                .ok_or_else(|| format!("volume {:?} is not set up", mount.name))?;
             let part = match (&mount.sub_path_expr, &mount.sub_path) {
                 (Some(expression), _) if !expression.is_empty() => Some(crate::expand::expand(expression, env)),
                 (_, Some(part)) if !part.is_empty() => Some(part.clone()),
                 _ => None,
             };
+            let container_path = Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned();
+            if let Some(image) = images.get(&mount.name) {
+                mounts.push(image_mount(container_path, image, part));
+                continue;
+            }
+            let volume = paths
+                .get(&mount.name)
+                .ok_or_else(|| format!("volume {:?} is not set up", mount.name))?;
             let host_path = match part {
                 Some(part) => {
                     let target = self
@@ -325,14 +407,14 @@ impl Worker {
                         .join(&mount.name)
                         .join(&container.name)
                         .join(index.to_string());
-                    volumes::bind_subpath(volume, &part, &target).map_err(|error| {
+                    volumes::bind_subpath(&volume.path, &part, &target).map_err(|error| {
                         format!(
                             "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
                             mount.name, container.name
                         )
                     })?
                 }
-                None => volume.clone(),
+                None => volume.path.clone(),
             };
             let propagation = match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
@@ -340,9 +422,9 @@ impl Worker {
                 _ => MountPropagation::PropagationPrivate,
             };
             mounts.push(Mount {
-                container_path: Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned(),
+                container_path,
                 host_path: host_path.to_string_lossy().into_owned(),
-                readonly: mount.read_only.unwrap_or(false),
+                readonly: volume.read_only || mount.read_only.unwrap_or(false),
                 propagation: propagation.into(),
                 recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
                 ..Default::default()

@@ -1,10 +1,11 @@
 //! The worker of one pod: looks, decides, says, acts, and looks again, until there is nothing to do; then it waits for its mailbox.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use client::EventType::{Normal, Warning};
+use cri::v1::ContainerStatsRequest;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
@@ -18,18 +19,22 @@ use super::observed::Observed;
 use super::plan::{self, Plan};
 use super::pod::PodExt;
 use super::resize::Resize;
+use super::start::{CONFIG_ERROR, image_owner};
 use super::status::{self, Facts};
 use super::writer::{Wanted, Writer};
 use super::{View, conditions, unserved};
+use crate::cri_config::sandbox;
 use crate::field::Addresses;
 use crate::objects::Objects;
 use crate::probes::{self, Probes, Surroundings};
-use crate::volumes;
+use crate::tokens::Tokens;
+use crate::volumes::{self, Mounted, Which};
 
 /// Before trying again what the runtime or the kernel refused.
 pub(super) const RETRY: SignedDuration = SignedDuration::from_secs(1);
-/// How soon changes of objects reach files in volumes.
-const REFRESH: SignedDuration = SignedDuration::from_secs(60);
+/// Before trying again to bring volumes up to date, doubled with each failure up to the longest.
+const RETRY_REFRESH: SignedDuration = SignedDuration::from_secs(1);
+const RETRY_REFRESH_LONGEST: SignedDuration = SignedDuration::from_secs(122);
 /// How often volumes with a limit are measured.
 const MEASURE: SignedDuration = SignedDuration::from_secs(10);
 /// An evicted pod ends at once.
@@ -43,10 +48,18 @@ pub(super) struct Worker {
     /// The pod as the API server has it.
     pub(super) seen: Arc<Pod>,
     seen_changed: bool,
+    /// What shows a static pod in the API, once it is there.
+    mirror: Option<Arc<Pod>>,
     pub(super) memory: Memory,
     pub(super) observed: Arc<Observed>,
     /// Where the volumes are, once they are set up.
-    pub(super) volumes: Option<HashMap<String, PathBuf>>,
+    pub(super) volumes: Option<HashMap<String, Mounted>>,
+    /// What the pod refers to.
+    pub(super) objects: Objects,
+    tokens: Tokens,
+    /// Whether volumes made of data are older than that.
+    stale: bool,
+    refresh_failures: u32,
     pub(super) gone: bool,
     pub(super) writer: Writer,
     view: watch::Sender<View>,
@@ -74,11 +87,16 @@ impl Worker {
         let kept = Allocation::load(&context.config.pod_dir(pod.uid()));
         memory.resize = (!gone).then(|| Resize::of(&pod, kept));
         let worker = Self {
+            objects: Objects::new(context.informers.clone(), pod.namespace(), mailbox.clone()),
+            tokens: Tokens::new(context.client.clone()),
+            stale: true,
+            refresh_failures: 0,
             writer: Writer::start(context.client.clone()),
             context,
             mailbox,
             seen: pod.clone(),
             seen_changed: false,
+            mirror: None,
             pod: match &memory.resize {
                 Some(resize) => Arc::new(resize.allocation.granted.put_into(&pod)),
                 None => pod,
@@ -154,6 +172,14 @@ impl Worker {
                 end.hooking = false;
             }
         }
+        if let Some(mirror) = mail.mirror {
+            self.mirror = Some(mirror);
+            self.seen_changed = true;
+        }
+        if mail.objects {
+            self.stale = true;
+            self.retry_references();
+        }
         for id in mail.not_stopped {
             self.memory.stopping.remove(&id);
         }
@@ -173,6 +199,18 @@ impl Worker {
         for (container, image, pulled) in mail.pulled {
             self.take_pull(&container, &image, pulled);
         }
+    }
+
+    /// What waits for an object may have it now.
+    fn retry_references(&mut self) {
+        let memory = &mut self.memory;
+        memory.retry_at.remove("");
+        memory.retry_at.retain(|name, _| {
+            memory
+                .waiting
+                .get(name)
+                .is_none_or(|waiting| waiting.reason != CONFIG_ERROR)
+        });
     }
 
     /// Takes the object as the API server has it, with the status that the kubelet knows: the server's may be behind.
@@ -201,6 +239,10 @@ impl Worker {
             );
             pod.status = Some(status);
         }
+        // Files can show these.
+        self.stale |= self.pod.metadata.labels != pod.metadata.labels
+            || self.pod.metadata.annotations != pod.metadata.annotations
+            || self.pod.spec != pod.spec;
         self.pod = Arc::new(pod);
         self.seen = seen;
         self.seen_changed = true;
@@ -227,6 +269,7 @@ impl Worker {
     async fn judge(&mut self, now: Timestamp) {
         if self.gone || self.pod.deletion().is_some() || self.memory.verdict.is_some() {
             (self.next_refresh, self.next_measure) = (None, None);
+            self.objects.forget();
             return;
         }
         if plan::active_deadline(&self.pod).is_some_and(|deadline| deadline <= now)
@@ -246,19 +289,14 @@ impl Worker {
         if self.observed.sandbox().is_none() {
             return;
         }
-        if volumes::follows_objects(&self.pod) && *self.next_refresh.get_or_insert(later(now, REFRESH)) <= now {
-            self.next_refresh = Some(later(now, REFRESH));
-            if let Err(failure) = self.set_up_volumes().await {
-                self.context
-                    .events
-                    .record(&self.pod.reference(), Warning, "FailedMount", failure.to_string());
-            }
+        let due = self.next_refresh.is_some_and(|at| at <= now);
+        if std::mem::take(&mut self.stale) || due {
+            self.refresh_volumes(now).await;
         }
         if volumes::limited(&self.pod) && *self.next_measure.get_or_insert(later(now, MEASURE)) <= now {
             self.next_measure = Some(later(now, MEASURE));
-            let (pod, directory) = (self.pod.clone(), self.pod_dir());
-            let measured = tokio::task::spawn_blocking(move || volumes::over_limit(&pod, &directory)).await;
-            if let Ok(Some(message)) = measured {
+            let measured = self.measure().await;
+            if let Some(message) = measured {
                 self.context
                     .events
                     .record(&self.pod.reference(), Warning, "Evicted", message.clone());
@@ -269,6 +307,30 @@ impl Worker {
                 });
             }
         }
+    }
+
+    /// Why the pod writes too much, if it does.
+    async fn measure(&self) -> Option<String> {
+        let mut layers = BTreeMap::new();
+        for (_, container) in self.pod.containers() {
+            let Some(instance) = self.observed.latest(&container.name) else {
+                continue;
+            };
+            let request = ContainerStatsRequest {
+                container_id: instance.id.clone(),
+            };
+            // What the runtime cannot measure counts as nothing.
+            let stats = self.context.runtime.container_stats(request).await;
+            let layer = stats.ok().and_then(|answer| answer.stats?.writable_layer?.used_bytes);
+            layers.insert(container.name.clone(), layer.map_or(0, |used| used.value));
+        }
+        let (pod, directory) = (self.pod.clone(), self.pod_dir());
+        let logs = self.context.config.pod_logs_dir.join(sandbox::log_directory(&self.pod));
+        let measure = move || {
+            let used = volumes::Used::measure(&pod, &directory, &logs, layers);
+            volumes::over_limit(&pod, &used)
+        };
+        tokio::task::spawn_blocking(measure).await.ok().flatten()
     }
 
     fn tell_unserved(&self) {
@@ -351,11 +413,17 @@ impl Worker {
         });
         if (changed || std::mem::take(&mut self.seen_changed)) && !self.gone {
             self.published = Some(status.clone());
-            self.writer.write(Wanted {
-                pod: self.seen.clone(),
-                status,
-                forget: false,
-            });
+            let shown = match api::pod::is_static(&self.pod) {
+                true => self.mirror.clone(),
+                false => Some(self.seen.clone()),
+            };
+            if let Some(pod) = shown {
+                self.writer.write(Wanted {
+                    pod,
+                    status,
+                    forget: false,
+                });
+            }
         }
     }
 
@@ -378,14 +446,48 @@ impl Worker {
         Addresses { pod, host }
     }
 
-    pub(super) async fn set_up_volumes(&mut self) -> Result<(), volumes::Failure> {
-        let mut context = volumes::Context {
-            objects: Objects::new(&self.context.client, self.pod.namespace()),
+    async fn mount(&self, which: Which) -> Result<HashMap<String, Mounted>, volumes::Failure> {
+        let context = volumes::Context {
+            client: &self.context.client,
+            objects: &self.objects,
+            tokens: &self.tokens,
             addresses: self.addresses(),
             capacity: self.context.capacity,
         };
-        self.volumes = Some(volumes::set_up(&self.pod, &self.pod_dir(), &mut context).await?);
+        volumes::set_up(&self.pod, &self.pod_dir(), which, &context).await
+    }
+
+    pub(super) async fn set_up_volumes(&mut self) -> Result<(), volumes::Failure> {
+        self.stale = false;
+        let mounted = tokio::select! {
+            mounted = self.mount(Which::All) => mounted?,
+            // What a server that does not answer would have given is no longer wanted.
+            () = self.mailbox.ends() => return Err(volumes::Failure::ended()),
+        };
+        self.volumes = Some(mounted);
+        self.next_refresh = self.tokens.renewal();
         Ok(())
+    }
+
+    /// Brings what objects say into the files of running containers.
+    async fn refresh_volumes(&mut self, now: Timestamp) {
+        if !volumes::follows_objects(&self.pod) {
+            return;
+        }
+        match self.mount(Which::Data).await {
+            Ok(_) => {
+                self.refresh_failures = 0;
+                self.next_refresh = self.tokens.renewal();
+            }
+            Err(failure) => {
+                self.context
+                    .events
+                    .record(&self.pod.reference(), Warning, "FailedMount", failure.to_string());
+                let delay = RETRY_REFRESH * 2i32.saturating_pow(self.refresh_failures.min(16));
+                self.refresh_failures += 1;
+                self.next_refresh = Some(later(now, delay.min(RETRY_REFRESH_LONGEST)));
+            }
+        }
     }
 
     /// The container waits for this reason; tried again later.
@@ -396,7 +498,8 @@ impl Worker {
             .insert(name.to_owned(), later(Timestamp::now(), again));
     }
 
-    fn take_pull(&mut self, container: &str, image: &str, pulled: crate::image::Pulled) {
+    fn take_pull(&mut self, key: &str, image: &str, pulled: crate::image::Pulled) {
+        let container = image_owner(key);
         self.memory.pulling.remove(container);
         let now = Timestamp::now();
         let message = pulled.message(image);
@@ -405,7 +508,7 @@ impl Worker {
                 self.tell(container, Normal, "Pulled", message);
                 self.memory.pulls.reset(image);
                 self.memory.failed_pulls.remove(image);
-                self.memory.pulled.insert(container.to_owned(), found.id);
+                self.memory.pulled.insert(key.to_owned(), found.id);
             }
             Err(error) => {
                 self.tell(container, Warning, "Failed", message);

@@ -57,10 +57,11 @@ async fn write_all(client: Client, mut wanted: watch::Receiver<Option<Wanted>>) 
             };
             match write(&client, &next, &mut answered).await {
                 Ok(()) => break,
-                Err(kube::Error::Api(status)) if status.code == 404 => return,
+                // Gone; of a static pod, another mirror will come.
+                Err(kube::Error::Api(status)) if status.code == 404 => break,
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     if is_another(&client, &next.pod).await {
-                        return;
+                        break;
                     }
                     // Too many wrote at once.
                     debug!(pod = %next.pod.full_name(), %status, "status not written yet");

@@ -2,16 +2,21 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
-use super::{Source, atomic};
+use super::teardown::mounts_below;
+use super::{Mounted, Source, atomic, ownership};
 
 type Result<T> = std::result::Result<T, String>;
 
 /// Where the volume is, when it is as it should be.
-pub fn apply(directory: &Path, source: &Source, fs_group: Option<i64>) -> Result<PathBuf> {
+pub fn apply(directory: &Path, source: &Source, fs_group: Option<i64>) -> Result<Mounted> {
+    let mut mounted = Mounted {
+        path: directory.to_owned(),
+        read_only: false,
+    };
     match source {
         Source::Directory => {
             if create(directory)? {
@@ -20,24 +25,42 @@ pub fn apply(directory: &Path, source: &Source, fs_group: Option<i64>) -> Result
         }
         Source::Memory { size } => {
             create(directory)?;
-            if tmpfs(directory, *size, 0o1777)? {
+            if mount_at(directory, "tmpfs", &format!("mode=1777,size={size}"))? {
+                own(directory, fs_group)?;
+            }
+        }
+        Source::HugePages { page } => {
+            create(directory)?;
+            if mount_at(directory, "hugetlbfs", &format!("mode=1777,pagesize={page}"))? {
                 own(directory, fs_group)?;
             }
         }
         Source::Files { files, in_memory } => {
             create(directory)?;
             if *in_memory {
-                tmpfs(directory, None, 0o1777)?;
+                mount_at(directory, "tmpfs", "mode=1777")?;
             }
             let group = fs_group.and_then(|group| u32::try_from(group).ok());
             atomic::write(directory, files, group).map_err(|error| format!("{}: {error}", directory.display()))?;
+            mounted.read_only = true;
         }
         Source::Host { path, kind } => {
             host(path, kind)?;
-            return Ok(path.clone());
+            mounted.path = path.clone();
         }
+        Source::Local { path, only_on_mismatch } => {
+            if !path.exists() {
+                return Err(format!("path {:?} does not exist", path.display()));
+            }
+            if let Some(group) = fs_group.and_then(|group| u32::try_from(group).ok()) {
+                ownership::give(path, group, *only_on_mismatch).map_err(said("apply fsGroup to", path))?;
+            }
+            mounted.path = path.clone();
+        }
+        // Mounted before.
+        Source::Ceph(ceph) => mounted.read_only = ceph.read_only,
     }
-    Ok(directory.to_owned())
+    Ok(mounted)
 }
 
 fn said<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(std::io::Error) -> String + 'a {
@@ -63,28 +86,35 @@ fn own(directory: &Path, fs_group: Option<i64>) -> Result<()> {
     fs::set_permissions(directory, Permissions::from_mode(0o2777)).map_err(said("chmod", directory))
 }
 
-/// Whether it had to be mounted.
-fn tmpfs(directory: &Path, size: Option<i64>, mode: u32) -> Result<bool> {
+/// Mounts a file system that is nowhere else, unless one is there already. Whether it had to.
+fn mount_at(directory: &Path, kind: &str, options: &str) -> Result<bool> {
+    if is_mount_point(directory)? {
+        return Ok(false);
+    }
+    mount(Some(kind), directory, Some(kind), MsFlags::empty(), Some(options))
+        .map_err(|error| format!("mount {kind} at {}: {error}", directory.display()))?;
+    Ok(true)
+}
+
+/// Makes a directory for another file system to be mounted at. Whether one is there already.
+pub fn prepare_mount(directory: &Path) -> Result<bool> {
+    let info = fs::read_to_string("/proc/self/mountinfo").map_err(said("read", Path::new("/proc/self/mountinfo")))?;
+    if !mounts_below(&info, directory).is_empty() {
+        return Ok(true);
+    }
+    create(directory)?;
+    Ok(false)
+}
+
+/// Whether another file system begins at a directory.
+fn is_mount_point(directory: &Path) -> Result<bool> {
     let device = |path: &Path| {
         fs::metadata(path)
             .map(|metadata| metadata.dev())
             .map_err(said("stat", path))
     };
     let parent = directory.parent().unwrap_or(Path::new("/"));
-    if device(directory)? != device(parent)? {
-        return Ok(false);
-    }
-    let size = size.map_or(String::new(), |size| format!(",size={size}"));
-    let options = format!("mode={mode:o}{size}");
-    mount(
-        Some("tmpfs"),
-        directory,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .map_err(|error| format!("mount tmpfs at {}: {error}", directory.display()))?;
-    Ok(true)
+    Ok(device(directory)? != device(parent)?)
 }
 
 fn host(path: &Path, kind: &str) -> Result<()> {
@@ -142,7 +172,7 @@ mod tests {
     #[test]
     fn an_empty_directory_is_for_everyone_and_its_group() {
         let dir = tempfile::tempdir().unwrap();
-        let path = apply(&dir.path().join("v"), &Source::Directory, Some(7)).unwrap();
+        let path = apply(&dir.path().join("v"), &Source::Directory, Some(7)).unwrap().path;
         let metadata = fs::metadata(path).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.gid()), (0o2777, 7));
     }

@@ -27,7 +27,7 @@ pub fn write(directory: &Path, files: &[File], group: Option<u32>) -> io::Result
     let name = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string();
     let fresh = directory.join(&name);
     fs::create_dir(&fresh)?;
-    set_mode(&fresh, 0o755, group)?;
+    set_mode(&fresh, 0o755, None, group)?;
     for file in files {
         let path = fresh.join(&file.path);
         if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
@@ -35,11 +35,8 @@ pub fn write(directory: &Path, files: &[File], group: Option<u32>) -> io::Result
         }
         fs::write(&path, &file.data)?;
         // A group that is to read a pod's volumes can read every file.
-        set_mode(
-            &path,
-            if group.is_some() { file.mode | 0o440 } else { file.mode },
-            group,
-        )?;
+        let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
+        set_mode(&path, mode, file.owner, group)?;
     }
     let next = directory.join(NEXT);
     let _ = fs::remove_file(&next);
@@ -52,9 +49,9 @@ pub fn write(directory: &Path, files: &[File], group: Option<u32>) -> io::Result
     Ok(())
 }
 
-fn set_mode(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
-    if group.is_some() {
-        chown(path, None, group)?;
+fn set_mode(path: &Path, mode: u32, owner: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    if owner.is_some() || group.is_some() {
+        chown(path, owner, group)?;
     }
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
@@ -123,6 +120,7 @@ mod tests {
             path: path.into(),
             data: data.into(),
             mode: 0o640,
+            owner: None,
         }
     }
 

@@ -6,15 +6,18 @@
 //!   containers/<name>/<hex>                      a container's termination message
 //!   volumes/kubernetes.io~empty-dir/<volume>/    a directory, or a tmpfs
 //!   volumes/kubernetes.io~configmap/<volume>/    ..data -> ..<time>/, <key> -> ..data/<key>
-//!   volumes/kubernetes.io~secret/…  ~projected/…  ~downward-api/…
+//!   volumes/kubernetes.io~secret/…  ~projected/…  ~downward-api/…  ~cephfs/…
 //!   volume-subpaths/<volume>/<container>/<n>     bind mounts of parts of volumes
 //! ```
 //!
 //! [`resolve`] turns a volume into a [`Source`], a plain value with all its data; [`apply`] makes the directory be that. Both can be done
-//! again at any time, which is how changed ConfigMaps reach running pods.
+//! again at any time, which is how a changed ConfigMap reaches running pods as soon as the watch on it tells.
 
 mod apply;
 mod atomic;
+mod ceph;
+mod claim;
+mod ownership;
 mod resolve;
 mod subpath;
 mod teardown;
@@ -23,12 +26,13 @@ mod usage;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 
+use ceph::Ceph;
 pub use resolve::{Context, resolve};
 pub use subpath::bind as bind_subpath;
 pub use teardown::tear_down;
-pub use usage::{limited, over_limit};
+pub use usage::{Used, limited, over_limit};
 
 use crate::pods::pod::PodExt;
 
@@ -41,6 +45,8 @@ pub struct File {
     pub data: Vec<u8>,
     /// Its permissions.
     pub mode: u32,
+    /// Its owner, where not root.
+    pub owner: Option<u32>,
 }
 
 /// What a volume is to be on the node.
@@ -51,7 +57,12 @@ pub enum Source {
     /// An empty directory in memory.
     Memory {
         /// At most so many bytes.
-        size: Option<i64>,
+        size: i64,
+    },
+    /// An empty directory in huge pages.
+    HugePages {
+        /// The bytes of a page.
+        page: i64,
     },
     /// Something of the node.
     Host {
@@ -67,6 +78,28 @@ pub enum Source {
         /// Whether they must not be written to disk.
         in_memory: bool,
     },
+    /// A directory of the node that was set aside as a volume.
+    Local {
+        /// Where.
+        path: PathBuf,
+        /// Whether its files are given to the pod's group only when its root is not the group's.
+        only_on_mismatch: bool,
+    },
+    /// A part of a Ceph file system.
+    Ceph(Ceph),
+}
+
+/// A volume of the spec, found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Its name, or that of the PersistentVolume that it is.
+    pub name: String,
+    /// The name of its kind in paths.
+    pub plugin: &'static str,
+    /// What it is.
+    pub source: Source,
+    /// Whether the pod may only read it, whatever it is.
+    pub read_only: bool,
 }
 
 /// A volume that cannot be set up: the text of its `FailedMount` event.
@@ -79,6 +112,16 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// The pod was deleted while it waited.
+    pub fn ended() -> Self {
+        Self {
+            volume: String::new(),
+            message: "the pod is ending".into(),
+        }
+    }
+}
+
 /// Where a volume of a kind is, below the pod's directory.
 fn directory(pod_dir: &Path, plugin: &str, name: &str) -> PathBuf {
     pod_dir
@@ -87,32 +130,76 @@ fn directory(pod_dir: &Path, plugin: &str, name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Sets up every volume; the answer is where each is on the node.
-pub async fn set_up(pod: &Pod, pod_dir: &Path, context: &mut Context<'_>) -> Result<HashMap<String, PathBuf>, Failure> {
+/// Where a volume is on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounted {
+    /// Its directory or file.
+    pub path: PathBuf,
+    /// Whether no container may write it.
+    pub read_only: bool,
+}
+
+/// Which volumes of a pod are set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All, before the pod starts.
+    All,
+    /// Those made of data, while it runs.
+    Data,
+}
+
+/// Sets up volumes; the answer is where each is on the node.
+pub async fn set_up(
+    pod: &Pod,
+    pod_dir: &Path,
+    which: Which,
+    context: &Context<'_>,
+) -> Result<HashMap<String, Mounted>, Failure> {
     let mut resolved = Vec::new();
-    for volume in pod.spec().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten() {
-        let (plugin, source) = resolve(pod, volume, context).await.map_err(|message| Failure {
+    let volumes = pod.spec().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
+    // An image is the runtime's to mount.
+    let volumes = volumes.filter(|volume| volume.image.is_none());
+    for volume in volumes.filter(|volume| which == Which::All || is_data(volume)) {
+        let found = resolve(pod, volume, context).await.map_err(|message| Failure {
             volume: volume.name.clone(),
             message,
         })?;
-        resolved.push((volume.name.clone(), directory(pod_dir, plugin, &volume.name), source));
+        resolved.push((
+            volume.name.clone(),
+            directory(pod_dir, found.plugin, &volume.name),
+            found,
+        ));
     }
     if resolved.is_empty() {
         return Ok(HashMap::new());
     }
+    for (_, directory, found) in &resolved {
+        if let Source::Ceph(ceph) = &found.source {
+            mount_ceph(ceph, directory).await.map_err(|message| Failure {
+                volume: found.name.clone(),
+                message,
+            })?;
+        }
+    }
     let fs_group = pod.spec().and_then(|spec| spec.security_context.as_ref()?.fs_group);
     let all = move || {
-        let mut paths = HashMap::new();
-        for (volume, directory, source) in resolved {
-            match apply::apply(&directory, &source, fs_group) {
-                Ok(path) => paths.insert(volume, path),
-                Err(message) => return Err(Failure { volume, message }),
-            };
+        let mut mounted = HashMap::new();
+        for (volume, directory, found) in resolved {
+            match apply::apply(&directory, &found.source, fs_group) {
+                Ok(mut at) => {
+                    at.read_only |= found.read_only;
+                    mounted.insert(volume, at);
+                }
+                Err(message) => {
+                    let volume = found.name;
+                    return Err(Failure { volume, message });
+                }
+            }
         }
-        Ok(paths)
+        Ok(mounted)
     };
     match tokio::task::spawn_blocking(all).await {
-        Ok(paths) => paths,
+        Ok(mounted) => mounted,
         Err(error) => Err(Failure {
             volume: String::new(),
             message: error.to_string(),
@@ -120,13 +207,28 @@ pub async fn set_up(pod: &Pod, pod_dir: &Path, context: &mut Context<'_>) -> Res
     }
 }
 
-/// Whether what is in a volume changes when objects do.
+/// Mounts a Ceph file system, unless it is there already.
+async fn mount_ceph(ceph: &Ceph, directory: &Path) -> Result<(), String> {
+    let at = directory.to_owned();
+    // A look at a dead mount may never return.
+    let prepared = tokio::task::spawn_blocking(move || apply::prepare_mount(&at)).await;
+    let there = prepared.map_err(|error| error.to_string())??;
+    if there {
+        return Ok(());
+    }
+    ceph.mount(directory, &directory.with_added_extension("keyring")).await
+}
+
+/// Whether a volume is made of data, and so changes when objects do.
+fn is_data(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
+}
+
+/// Whether what is in a volume of the pod changes when objects do.
 pub fn follows_objects(pod: &Pod) -> bool {
     let volumes = pod.spec().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
-    volumes.into_iter().any(|volume| {
-        volume.config_map.is_some()
-            || volume.secret.is_some()
-            || volume.downward_api.is_some()
-            || volume.projected.is_some()
-    })
+    volumes.into_iter().any(is_data)
 }

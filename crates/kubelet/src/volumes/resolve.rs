@@ -1,17 +1,28 @@
 //! From a volume of the spec to what it is to be, data included.
 
+use api::quantity::Quantity;
+use client::Client;
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, SecretVolumeSource, Volume,
+    CephFSVolumeSource, ConfigMapVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, Pod,
+    ProjectedVolumeSource, SecretVolumeSource, Volume,
 };
 
-use super::{File, Source};
+use super::ceph::{Ceph, Key};
+use super::{File, Resolved, Source, claim};
+use crate::cri_config::{resources, security};
 use crate::field::{self, Addresses, Capacity};
 use crate::objects::{Data, Kind, Objects};
+use crate::pods::pod::PodExt;
+use crate::tokens::Tokens;
 
 /// What volumes can refer to.
 pub struct Context<'a> {
+    /// The way to the API.
+    pub client: &'a Client,
     /// ConfigMaps and Secrets of the pod's namespace.
-    pub objects: Objects<'a>,
+    pub objects: &'a Objects,
+    /// Tokens of the pod's ServiceAccount.
+    pub tokens: &'a Tokens,
     /// The pod's addresses and its node's.
     pub addresses: Addresses,
     /// What the node can give.
@@ -20,24 +31,35 @@ pub struct Context<'a> {
 
 const DEFAULT_MODE: i32 = 0o644;
 
-/// The directory of its kind, and the source; the error says why there is none.
-pub async fn resolve(pod: &Pod, volume: &Volume, context: &mut Context<'_>) -> Result<(&'static str, Source), String> {
+/// What a volume is; the error says why it is nothing.
+pub async fn resolve(pod: &Pod, volume: &Volume, context: &Context<'_>) -> Result<Resolved, String> {
+    let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some((claim.claim_name.clone(), false, claim.read_only.unwrap_or(false))),
+        (None, Some(_)) => Some((format!("{}-{}", pod.name(), volume.name), true, false)),
+        (None, None) => None,
+    };
+    if let Some((name, made_for_it, read_only)) = claim {
+        let found = claim::find(pod, &name, made_for_it, context).await?;
+        return Ok(Resolved {
+            name: found.volume,
+            plugin: found.plugin,
+            source: found.source,
+            read_only,
+        });
+    }
+    let (plugin, source) = plain(pod, volume, context).await?;
+    Ok(Resolved {
+        name: volume.name.clone(),
+        plugin,
+        source,
+        read_only: false,
+    })
+}
+
+/// The name of its kind in paths, and the source, of a volume that is what it says.
+async fn plain(pod: &Pod, volume: &Volume, context: &Context<'_>) -> Result<(&'static str, Source), String> {
     if let Some(empty) = &volume.empty_dir {
-        let size = empty
-            .size_limit
-            .as_ref()
-            .and_then(|limit| api::quantity::Quantity::of(limit).ok())
-            .map(|limit| limit.value());
-        return match empty.medium.as_deref().unwrap_or_default() {
-            "" => Ok(("empty-dir", Source::Directory)),
-            "Memory" => Ok((
-                "empty-dir",
-                Source::Memory {
-                    size: size.filter(|size| *size > 0).or(Some(context.capacity.memory)),
-                },
-            )),
-            medium => Err(format!("emptyDir.medium {medium:?} is not served by this build")),
-        };
+        return empty_dir(pod, empty, context.capacity).map(|source| ("empty-dir", source));
     }
     if let Some(host) = &volume.host_path {
         let kind = host.type_.clone().unwrap_or_default();
@@ -50,7 +72,7 @@ pub async fn resolve(pod: &Pod, volume: &Volume, context: &mut Context<'_>) -> R
         ));
     }
     if let Some(map) = &volume.config_map {
-        let files = config_map(map, &mut context.objects).await?;
+        let files = config_map(map, context.objects).await?;
         return Ok((
             "configmap",
             Source::Files {
@@ -60,7 +82,7 @@ pub async fn resolve(pod: &Pod, volume: &Volume, context: &mut Context<'_>) -> R
         ));
     }
     if let Some(secret) = &volume.secret {
-        let files = self::secret(secret, &mut context.objects).await?;
+        let files = self::secret(secret, context.objects).await?;
         return Ok(("secret", Source::Files { files, in_memory: true }));
     }
     if let Some(downward) = &volume.downward_api {
@@ -72,7 +94,86 @@ pub async fn resolve(pod: &Pod, volume: &Volume, context: &mut Context<'_>) -> R
         let files = projected(pod, all, context).await?;
         return Ok(("projected", Source::Files { files, in_memory: true }));
     }
+    if let Some(source) = &volume.cephfs {
+        return ceph(source, context.objects)
+            .await
+            .map(|ceph| ("cephfs", Source::Ceph(ceph)));
+    }
     Err(format!("volumes of type {} are not served by this build", kind(volume)))
+}
+
+fn empty_dir(pod: &Pod, source: &EmptyDirVolumeSource, capacity: Capacity) -> Result<Source, String> {
+    match source.medium.as_deref().unwrap_or_default() {
+        "" => Ok(Source::Directory),
+        "Memory" => {
+            // No more than the volume, the pod and the node may have.
+            let own = source.size_limit.as_ref().and_then(|limit| Quantity::of(limit).ok());
+            let limits = [own.map(|limit| limit.value()), Some(resources::pod(pod).memory)];
+            let size = limits.into_iter().flatten().filter(|limit| *limit > 0).min();
+            Ok(Source::Memory {
+                size: size.map_or(capacity.memory, |size| size.min(capacity.memory)),
+            })
+        }
+        medium => {
+            let asked = medium
+                .strip_prefix("HugePages")
+                .ok_or_else(|| format!("unknown storage medium {medium:?}"))?;
+            let page = match asked.strip_prefix('-') {
+                Some(size) => size.to_owned(),
+                None => only_page_size(pod)?,
+            };
+            let page = page
+                .parse::<Quantity>()
+                .map_err(|error| format!("huge page size {page:?}: {error}"))?;
+            Ok(Source::HugePages { page: page.value() })
+        }
+    }
+}
+
+/// The size of the huge pages that the pod's containers ask for, which has to be one.
+fn only_page_size(pod: &Pod) -> Result<String, String> {
+    let asked = pod
+        .containers()
+        .filter_map(|(_, container)| container.resources.as_ref()?.requests.as_ref());
+    let sizes: std::collections::BTreeSet<&str> = asked
+        .flat_map(|requests| requests.keys())
+        .filter_map(|name| name.strip_prefix("hugepages-"))
+        .collect();
+    let mut sizes = sizes.into_iter();
+    match (sizes.next(), sizes.next()) {
+        (Some(size), None) => Ok(size.to_owned()),
+        (None, _) => Err("no huge page resource requested for medium \"HugePages\"".into()),
+        (Some(_), Some(_)) => {
+            Err("medium \"HugePages\" can only be used if container requests exactly one huge page size".into())
+        }
+    }
+}
+
+pub(super) async fn ceph(source: &CephFSVolumeSource, objects: &Objects) -> Result<Ceph, String> {
+    let text = |field: &Option<String>, default: &str| match field.as_deref() {
+        None | Some("") => default.to_owned(),
+        Some(text) => text.to_owned(),
+    };
+    let user = text(&source.user, "admin");
+    let key = match source.secret_ref.as_ref().filter(|secret| !secret.name.is_empty()) {
+        Some(secret) => {
+            let data = objects
+                .get(Kind::Secret, &secret.name, false)
+                .await?
+                .unwrap_or_default();
+            let key = data.get("key").or_else(|| data.values().next());
+            let key = key.ok_or_else(|| format!("secret {:?} has no data", secret.name))?;
+            Key::Text(String::from_utf8_lossy(key).trim().to_owned())
+        }
+        None => Key::File(text(&source.secret_file, &format!("/etc/ceph/{user}.secret")).into()),
+    };
+    Ok(Ceph {
+        monitors: source.monitors.clone(),
+        path: text(&source.path, "/"),
+        user,
+        key,
+        read_only: source.read_only.unwrap_or(false),
+    })
 }
 
 /// The field of a volume that is set.
@@ -86,7 +187,7 @@ fn kind(volume: &Volume) -> String {
         .unwrap_or_else(|| "emptyDir".into())
 }
 
-async fn config_map(source: &ConfigMapVolumeSource, objects: &mut Objects<'_>) -> Result<Vec<File>, String> {
+async fn config_map(source: &ConfigMapVolumeSource, objects: &Objects) -> Result<Vec<File>, String> {
     let optional = source.optional.unwrap_or(false);
     let data = objects.get(Kind::ConfigMap, &source.name, optional).await?;
     pick(
@@ -98,7 +199,7 @@ async fn config_map(source: &ConfigMapVolumeSource, objects: &mut Objects<'_>) -
     )
 }
 
-async fn secret(source: &SecretVolumeSource, objects: &mut Objects<'_>) -> Result<Vec<File>, String> {
+async fn secret(source: &SecretVolumeSource, objects: &Objects) -> Result<Vec<File>, String> {
     let optional = source.optional.unwrap_or(false);
     let data = objects
         .get(
@@ -128,6 +229,7 @@ fn pick(
         path: path.to_owned(),
         data: data.to_vec(),
         mode: mode as u32 & 0o777,
+        owner: None,
     };
     match items {
         None | Some([]) => Ok(data.iter().map(|(key, value)| file(key, value, mode)).collect()),
@@ -161,12 +263,13 @@ fn downward_api(
             path: item.path.clone(),
             data: text(item)?.into_bytes(),
             mode: item.mode.unwrap_or(mode) as u32 & 0o777,
+            owner: None,
         })
     };
     items.iter().map(file).collect()
 }
 
-async fn projected(pod: &Pod, source: &ProjectedVolumeSource, context: &mut Context<'_>) -> Result<Vec<File>, String> {
+async fn projected(pod: &Pod, source: &ProjectedVolumeSource, context: &Context<'_>) -> Result<Vec<File>, String> {
     let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
     let mut files = Vec::new();
     for part in source.sources.iter().flatten() {
@@ -191,6 +294,19 @@ async fn projected(pod: &Pod, source: &ProjectedVolumeSource, context: &mut Cont
                 mode,
                 context,
             )?);
+        } else if let Some(token) = &part.service_account_token {
+            let owner = only_user(pod);
+            let grouped = pod
+                .spec()
+                .and_then(|spec| spec.security_context.as_ref()?.fs_group)
+                .is_some();
+            let private = owner.is_some() || grouped;
+            files.push(File {
+                path: token.path.clone(),
+                data: context.tokens.get(pod, token).await?.into_bytes(),
+                mode: if private { 0o600 } else { mode as u32 & 0o777 },
+                owner,
+            });
         } else {
             let value = serde_json::to_value(part).unwrap_or_default();
             let field = value
@@ -203,6 +319,17 @@ async fn projected(pod: &Pod, source: &ProjectedVolumeSource, context: &mut Cont
         }
     }
     Ok(files)
+}
+
+/// The user that all containers run as, if the pod says so of each: whose a token's file is.
+fn only_user(pod: &Pod) -> Option<u32> {
+    let mut users = pod
+        .containers()
+        .map(|(_, container)| security::run_as_user(pod, container));
+    let first = users.next()??;
+    users
+        .all(|user| user == Some(first))
+        .then(|| u32::try_from(first).ok())?
 }
 
 #[cfg(test)]

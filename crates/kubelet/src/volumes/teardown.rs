@@ -8,8 +8,8 @@ use nix::mount::{MntFlags, umount2};
 
 /// Unmounts everything below a pod's directory and removes it. Goes on past failures and says the first.
 pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    for mount in mounts_below(&mounts, pod_dir) {
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").map(|mounts| mounts_below(&mounts, pod_dir));
+    for mount in mounts()? {
         // Lazily: what a dying process still holds is let go when it is dead.
         if let Err(error) = umount2(&mount, MntFlags::MNT_DETACH) {
             return Err(io::Error::new(
@@ -17,6 +17,11 @@ pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
                 format!("unmount {}: {error}", mount.display()),
             ));
         }
+    }
+    // What is mounted is not the pod's to remove: data outlives it.
+    if let Some(mount) = mounts()?.first() {
+        let text = format!("{} is mounted again", mount.display());
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
     }
     match fs::remove_dir_all(pod_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
@@ -28,7 +33,7 @@ pub fn tear_down(pod_dir: &Path) -> io::Result<()> {
 }
 
 /// The last mounted first.
-fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<PathBuf> {
+pub(super) fn mounts_below(mountinfo: &str, directory: &Path) -> Vec<PathBuf> {
     let points = mountinfo
         .lines()
         .filter_map(|line| line.split(' ').nth(4))

@@ -1,52 +1,115 @@
-//! emptyDir volumes that hold more than they may.
+//! Pods that write more to the node's disk than they may: in emptyDir volumes, in their containers' own layers, and in logs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::Pod;
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::directory;
+use crate::cri_config::resources;
 use crate::pods::pod::PodExt;
 
-/// Why the pod is evicted, if it is: the first emptyDir on disk that exceeds its limit. One in memory cannot.
-pub fn over_limit(pod: &Pod, pod_dir: &Path) -> Option<String> {
-    for volume in pod.spec().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten() {
-        let Some(empty) = volume
-            .empty_dir
-            .as_ref()
-            .filter(|empty| empty.medium.as_deref().unwrap_or_default().is_empty())
-        else {
+const STORAGE: &str = "ephemeral-storage";
+
+/// What a pod uses of the node's disk, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Used {
+    /// EmptyDir volumes, by name.
+    pub volumes: BTreeMap<String, u64>,
+    /// Containers with their logs, by name.
+    pub containers: BTreeMap<String, u64>,
+}
+
+impl Used {
+    /// Measures what is on disk. Containers' own layers are the runtime's to measure; they are added to these.
+    pub fn measure(pod: &Pod, pod_dir: &Path, logs: &Path, mut layers: BTreeMap<String, u64>) -> Self {
+        for (_, container) in pod.containers() {
+            *layers.entry(container.name.clone()).or_default() += size(&logs.join(&container.name));
+        }
+        let on_disk = volumes(pod).filter(|volume| is_on_disk(volume));
+        Used {
+            volumes: on_disk
+                .map(|volume| {
+                    (
+                        volume.name.clone(),
+                        size(&directory(pod_dir, "empty-dir", &volume.name)),
+                    )
+                })
+                .collect(),
+            containers: layers,
+        }
+    }
+}
+
+fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    pod.spec().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten()
+}
+
+/// One in memory cannot exceed its limit.
+fn is_on_disk(volume: &Volume) -> bool {
+    let empty = volume.empty_dir.as_ref();
+    empty.is_some_and(|empty| empty.medium.as_deref().unwrap_or_default().is_empty())
+}
+
+fn exceeds(used: u64, limit: i64) -> bool {
+    limit > 0 && used > limit.unsigned_abs()
+}
+
+/// Why the pod is evicted, if it is.
+pub fn over_limit(pod: &Pod, used: &Used) -> Option<String> {
+    for volume in volumes(pod).filter(|volume| is_on_disk(volume)) {
+        let Some(limit) = volume.empty_dir.as_ref().and_then(|empty| empty.size_limit.as_ref()) else {
             continue;
         };
-        let Some(limit) = &empty.size_limit else { continue };
-        let Ok(bytes) = api::quantity::Quantity::of(limit) else {
-            continue;
-        };
-        if bytes.value() > 0 && used(&directory(pod_dir, "empty-dir", &volume.name)) > bytes.value() as u64 {
+        let bytes = Quantity::of(limit).map_or(0, Quantity::value);
+        if used.volumes.get(&volume.name).is_some_and(|used| exceeds(*used, bytes)) {
             return Some(format!(
                 "Usage of EmptyDir volume {:?} exceeds the limit {:?}. ",
                 volume.name, limit.0
             ));
         }
     }
-    None
-}
-
-/// Whether any volume of the pod has a limit to watch.
-pub fn limited(pod: &Pod) -> bool {
-    let volumes = pod.spec().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
-    volumes.into_iter().any(|volume| {
-        volume
-            .empty_dir
-            .as_ref()
-            .is_some_and(|empty| empty.size_limit.is_some() && empty.medium.as_deref().unwrap_or_default().is_empty())
+    let total = used.volumes.values().chain(used.containers.values()).sum();
+    if let Some(limit) = api::pod::limits(pod)
+        .get(STORAGE)
+        .filter(|limit| exceeds(total, limit.value()))
+    {
+        return Some(format!(
+            "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
+        ));
+    }
+    pod.containers().find_map(|(_, container)| {
+        let limit = resources::limit(container, STORAGE);
+        let used = used.containers.get(&container.name)?;
+        let written = container.resources.as_ref()?.limits.as_ref()?.get(STORAGE)?;
+        exceeds(*used, limit).then(|| {
+            format!(
+                "Container {} exceeded its local ephemeral storage limit {:?}. ",
+                container.name, written.0
+            )
+        })
     })
 }
 
+/// Whether anything of the pod has a limit to watch.
+pub fn limited(pod: &Pod) -> bool {
+    let sized = |volume: &Volume| {
+        volume
+            .empty_dir
+            .as_ref()
+            .is_some_and(|empty| empty.size_limit.is_some())
+    };
+    volumes(pod).any(|volume| is_on_disk(volume) && sized(volume))
+        || pod
+            .containers()
+            .any(|(_, container)| resources::limit(container, STORAGE) > 0)
+}
+
 /// The bytes that a tree takes on disk; files with several names count once.
-fn used(root: &Path) -> u64 {
+fn size(root: &Path) -> u64 {
     let mut total = 0;
     let mut seen = HashSet::new();
     let mut pending = vec![root.to_owned()];
@@ -73,22 +136,53 @@ mod tests {
 
     use super::*;
 
+    fn pod() -> Pod {
+        let container = |name: &str, limit: &str| json!({"name": name, "resources": {"limits": {STORAGE: limit}}});
+        serde_json::from_value(json!({"spec": {
+            "containers": [container("a", "16Ki"), container("b", "48Ki")],
+            "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": "16Ki"}}, {"name": "memory", "emptyDir": {"medium": "Memory"}}],
+        }}))
+        .unwrap()
+    }
+
     #[test]
-    fn a_volume_over_its_limit_is_named() {
+    fn who_exceeds_what_is_said() {
+        let used = |volume: u64, a: u64, b: u64| Used {
+            volumes: [("cache".to_owned(), volume << 10)].into(),
+            containers: [("a".to_owned(), a << 10), ("b".to_owned(), b << 10)].into(),
+        };
+        for (used, said) in [
+            (used(16, 16, 32), None),
+            (
+                used(17, 0, 0),
+                Some("Usage of EmptyDir volume \"cache\" exceeds the limit \"16Ki\". "),
+            ),
+            (
+                used(0, 17, 0),
+                Some("Container a exceeded its local ephemeral storage limit \"16Ki\". "),
+            ),
+            (
+                used(16, 16, 33),
+                Some("Pod ephemeral local storage usage exceeds the total limit of containers 64Ki. "),
+            ),
+        ] {
+            assert_eq!(over_limit(&pod(), &used).as_deref(), said);
+        }
+        assert!(limited(&pod()));
+        assert!(!limited(&Pod::default()));
+    }
+
+    #[test]
+    fn volumes_and_logs_are_measured() {
         let dir = tempfile::tempdir().unwrap();
-        let pod: Pod = serde_json::from_value(json!({
-            "spec": {"containers": [], "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": "16Ki"}}]},
-        }))
-        .unwrap();
-        assert!(limited(&pod));
         let volume = directory(dir.path(), "empty-dir", "cache");
         fs::create_dir_all(&volume).unwrap();
         fs::write(volume.join("a"), vec![1; 8192]).unwrap();
-        assert_eq!(over_limit(&pod, dir.path()), None);
-        fs::write(volume.join("b"), vec![1; 16384]).unwrap();
-        assert_eq!(
-            over_limit(&pod, dir.path()).unwrap(),
-            "Usage of EmptyDir volume \"cache\" exceeds the limit \"16Ki\". "
-        );
+        let logs = dir.path().join("logs");
+        fs::create_dir_all(logs.join("b")).unwrap();
+        fs::write(logs.join("b/0.log"), vec![1; 8192]).unwrap();
+        let used = Used::measure(&pod(), dir.path(), &logs, [("a".to_owned(), 5)].into());
+        assert!(used.volumes["cache"] >= 8192 && used.volumes.len() == 1);
+        assert!(used.containers["a"] == 5 && used.containers["b"] >= 8192);
     }
 }

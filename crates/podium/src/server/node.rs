@@ -108,6 +108,12 @@ pub fn start(
         port: PORT,
         max_pods: MAX_PODS,
         pod_pids_limit: settings.pod_max_pids,
+        pod_manifest_path: Some(settings.pod_manifest_path.clone()),
+        manifest_url: settings.manifest_url.clone().map(|url| kubelet::ManifestUrl {
+            url,
+            headers: settings.manifest_url_headers.clone(),
+            interval: settings.http_check_frequency,
+        }),
     };
     let kubelet = Kubelet::new(config, client, runtime.clone(), images)?;
     let server = Server::new(server_config(pki)?, runtime, Arc::new(kubelet.pods()))?;

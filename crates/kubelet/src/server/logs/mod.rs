@@ -14,7 +14,6 @@ mod options;
 mod stream;
 mod tail;
 mod text;
-mod watch;
 
 use std::path::PathBuf;
 

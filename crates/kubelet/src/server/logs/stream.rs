@@ -7,19 +7,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nix::sys::inotify::AddWatchFlags;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::options::LogOptions;
 use super::tail::start_of_last;
 use super::text::Text;
-use super::watch::Watch;
+use crate::inotify::Watch;
 
 /// What is read at once.
 const BLOCK: usize = 64 * 1024;
 
 /// The longest line that is shown; runtimes break lines at a sixtieth of it.
 const MAX_LINE: usize = 1024 * 1024;
+
+/// Writes, new files and renames in the directory of a log: a rotated log is renamed and a new file takes its name.
+fn watch(directory: &Path) -> io::Result<Watch> {
+    let events = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+    Watch::new(directory, events)
+}
 
 /// Where a reader is.
 pub(super) struct LogStream {
@@ -44,7 +51,7 @@ impl LogStream {
             let watch = if ended.is_cancelled() {
                 None
             } else {
-                path.parent().map(Watch::new).transpose()?
+                path.parent().map(watch).transpose()?
             };
             let file = File::open(&path)?;
             let size = file.metadata()?.len();
@@ -94,7 +101,7 @@ impl LogStream {
             }
             let Some(watch) = &self.watch else { return Ok(()) };
             tokio::select! {
-                changed = watch.changed() => changed?,
+                changed = watch.events() => drop(changed?),
                 () = self.ended.cancelled() => {}
                 () = to.closed() => return Ok(()),
             }

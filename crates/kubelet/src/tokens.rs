@@ -1,0 +1,143 @@
+//! Tokens of ServiceAccounts for the pod's volumes, asked of the API server, each asked for anew long before it expires.
+
+use std::collections::HashMap;
+
+use client::Client;
+use client::kube::Api;
+use client::kube::api::PostParams;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount, ServiceAccountTokenProjection};
+use parking_lot::Mutex;
+
+use crate::pods::pod::PodExt;
+
+/// However long a token lives, it is renewed after this.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+/// What a token lives when its volume does not say.
+const DEFAULT_SECONDS: i64 = 3600;
+
+struct Token {
+    token: String,
+    renew_at: Timestamp,
+    expires: Timestamp,
+}
+
+/// What makes one token different from another: its audience and its life in seconds.
+type Key = (Option<String>, i64);
+
+/// The tokens of one pod.
+pub struct Tokens {
+    client: Client,
+    held: Mutex<HashMap<Key, Token>>,
+}
+
+/// When a token that is made now is to be replaced: after four fifths of its life, and within a day.
+fn renew_at(now: Timestamp, expires: Timestamp) -> Timestamp {
+    let life = expires.duration_since(now).max(SignedDuration::ZERO);
+    now.saturating_add((life / 5 * 4).min(LONGEST))
+        .unwrap_or(Timestamp::MAX)
+}
+
+impl Tokens {
+    /// None yet.
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            held: Mutex::default(),
+        }
+    }
+
+    /// When the first of them is to be replaced.
+    pub fn renewal(&self) -> Option<Timestamp> {
+        self.held.lock().values().map(|token| token.renew_at).min()
+    }
+
+    /// The token that a volume asks for. One that cannot be renewed is good until it expires.
+    pub async fn get(&self, pod: &Pod, wanted: &ServiceAccountTokenProjection) -> Result<String, String> {
+        let audience = wanted.audience.clone().filter(|audience| !audience.is_empty());
+        let key = (audience, wanted.expiration_seconds.unwrap_or(DEFAULT_SECONDS));
+        let now = Timestamp::now();
+        let current = {
+            let held = self.held.lock();
+            held.get(&key)
+                .map(|token| (token.token.clone(), token.renew_at, token.expires))
+        };
+        if let Some((token, renew_at, _)) = &current
+            && *renew_at > now
+        {
+            return Ok(token.clone());
+        }
+        match (self.request(pod, &key).await, current) {
+            (Ok(token), _) => {
+                let text = token.token.clone();
+                self.held.lock().insert(key, token);
+                Ok(text)
+            }
+            (Err(_), Some((token, _, expires))) if expires > now => {
+                // Tried again in a while: what is left is a fifth of its life.
+                if let Some(held) = self.held.lock().get_mut(&key) {
+                    held.renew_at = renew_at(now, expires).min(expires);
+                }
+                Ok(token)
+            }
+            (Err(error), _) => Err(format!("failed to fetch token: {error}")),
+        }
+    }
+
+    async fn request(&self, pod: &Pod, (audience, seconds): &Key) -> Result<Token, String> {
+        let spec = pod.spec();
+        let account = spec
+            .and_then(|spec| spec.service_account_name.as_deref())
+            .unwrap_or("default");
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                audiences: Some(audience.iter().cloned().collect()),
+                expiration_seconds: Some(*seconds),
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".into()),
+                    kind: Some("Pod".into()),
+                    name: Some(pod.name().to_owned()),
+                    uid: Some(pod.uid().to_owned()),
+                }),
+            }),
+            ..Default::default()
+        };
+        let now = Timestamp::now();
+        let answer = Api::<ServiceAccount>::namespaced(self.client.clone(), pod.namespace())
+            .create_token_request(account, &PostParams::default(), &request)
+            .await
+            .map_err(|error| match error {
+                client::kube::Error::Api(status) => status.message,
+                error => error.to_string(),
+            })?;
+        let status = answer.status.unwrap_or_default();
+        let expires = status
+            .expiration_timestamp
+            .map_or_else(
+                || now.saturating_add(SignedDuration::from_secs(*seconds)),
+                |time| Ok(time.0),
+            )
+            .unwrap_or(Timestamp::MAX);
+        Ok(Token {
+            token: status.token.unwrap_or_default(),
+            renew_at: renew_at(now, expires),
+            expires,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_renewed_in_time() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |seconds| now + SignedDuration::from_secs(seconds);
+        assert_eq!(renew_at(now, after(600)), after(480));
+        assert_eq!(renew_at(now, after(30 * 86400)), after(86400));
+        assert_eq!(renew_at(after(5), now), after(5));
+    }
+}
