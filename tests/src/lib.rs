@@ -4,6 +4,7 @@
 //! dropped. Nothing in it reaches past the namespace: it has an uplink of its own whose other end is in a second
 //! namespace, the [outside](Cluster::outside), and no route beyond.
 
+pub mod ceph;
 mod cluster;
 mod command;
 mod image;

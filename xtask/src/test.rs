@@ -9,7 +9,10 @@ use crate::system::{self, command, run};
 use crate::{build, images, rules, tools};
 
 /// What tests need beside the packages that building and running need.
-const PACKAGES: &[&str] = &["curl", "procps", "util-linux"];
+const PACKAGES: &[&str] = &["curl", "procps", "python3", "util-linux"];
+
+/// A storage cluster for volumes, with the client for kernels that have none.
+const CEPH_PACKAGES: &[&str] = &["ceph-common", "ceph-fuse", "ceph-mds", "ceph-mon", "ceph-osd"];
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
@@ -46,7 +49,8 @@ pub fn main(options: &Options) -> Result<()> {
     step("packages", || {
         system::install(build::PACKAGES)?;
         system::install(build::NODE_PACKAGES)?;
-        system::install(PACKAGES)
+        system::install(PACKAGES)?;
+        system::install(CEPH_PACKAGES)
     })?;
     match &options.e2e {
         Some(name) => end_to_end(Some(name)),
