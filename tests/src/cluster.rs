@@ -183,6 +183,23 @@ impl Cluster {
             .ok()
     }
 
+    /// What a script says that a pod's shell runs.
+    #[track_caller]
+    pub fn exec(&self, pod: &str, script: &str) -> String {
+        self.kubectl(&["exec", pod, "--", "sh", "-c", script]).ok()
+    }
+
+    /// Waits until an event about an object of that name has these words in it.
+    #[track_caller]
+    pub fn until_event(&self, name: &str, words: &str) {
+        let selector = format!("involvedObject.name={name}");
+        let columns = "custom-columns=T:.type,R:.reason,M:.message";
+        eventually(&format!("an event {words:?} of {name}"), || {
+            let events = self.kubectl(&["get", "events", "--field-selector", &selector, "-o", columns]);
+            events.stdout.contains(words).then_some(())
+        });
+    }
+
     /// The binary itself, inside the namespace, with this cluster's run directory.
     #[track_caller]
     pub fn podium(&self, args: &[&str]) -> Output {

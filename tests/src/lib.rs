@@ -40,6 +40,13 @@ pub fn image(name: &str) -> PathBuf {
     target().join("images").join(format!("{name}.tar"))
 }
 
+/// A pod whose one container sleeps. `mounts` are the container's volumeMounts, `volumes` the pod's; `more` is further lines of its spec.
+pub fn sleeper(name: &str, mounts: &str, volumes: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{color: red}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n{more}  containers:\n  - name: c\n    image: localhost/busybox:1\n    command: [sleep, '1000']\n    volumeMounts: [{mounts}]\n  volumes: [{volumes}]\n"
+    )
+}
+
 /// The binary under test.
 pub fn podium() -> PathBuf {
     std::env::var_os("PODIUM").map_or_else(|| target().join("debug/podium"), PathBuf::from)

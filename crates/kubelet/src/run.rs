@@ -1,6 +1,8 @@
 //! Puts the kubelet together.
 
+use std::fs::Permissions;
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,6 +62,13 @@ impl Kubelet {
         for path in [config.root_dir.join("pods"), config.pod_logs_dir.clone()] {
             std::fs::create_dir_all(&path).map_err(|source| RunError::Directory { path, source })?;
         }
+        // Volumes hold secrets: nobody else on the machine has business there.
+        std::fs::set_permissions(&config.root_dir, Permissions::from_mode(0o750)).map_err(|source| {
+            RunError::Directory {
+                path: config.root_dir.clone(),
+                source,
+            }
+        })?;
         let machine = facts::Machine::look(&config.root_dir)?;
         let informers = Informers::new(client.clone());
         let events = Events::new(client.clone(), "kubelet", Some(&config.node_name));

@@ -3,6 +3,7 @@
 //! Each plugin is asked twice: to change the object before it is validated, and to refuse it after. Plugins run in
 //! upstream's order. Webhooks are to become one more plugin.
 
+mod default_storage_class;
 mod namespace_lifecycle;
 mod pod_tolerations;
 mod priority;
@@ -80,6 +81,7 @@ impl Admission {
             Box::new(service_account::ServiceAccount),
             Box::new(priority::Priority),
             Box::new(pod_tolerations::DefaultTolerationSeconds),
+            Box::new(default_storage_class::DefaultStorageClass),
             Box::new(runtime_class::RuntimeClass),
         ])
     }

@@ -45,14 +45,21 @@ pub enum Key {
     File(PathBuf),
 }
 
-/// The key in a text that is a keyring, or nothing else.
-fn key_in(text: &str) -> Option<&str> {
-    let keyed = text.lines().filter_map(|line| line.split_once('='));
-    let named = keyed
-        .filter(|(name, _)| name.trim() == "key")
-        .map(|(_, key)| key.trim())
-        .next();
-    named.or_else(|| {
+/// A user's key in a text that is a keyring, or a key and nothing else.
+fn key_in<'a>(text: &'a str, user: &str) -> Option<&'a str> {
+    let section = format!("[client.{user}]");
+    let sectioned = text.lines().any(|line| line.trim_start().starts_with('['));
+    let keyed = |line: &'a str| {
+        let (name, key) = line.split_once('=')?;
+        (name.trim() == "key").then(|| key.trim())
+    };
+    if sectioned {
+        let own = text.lines().skip_while(|line| line.trim() != section).skip(1);
+        return own
+            .take_while(|line| !line.trim_start().starts_with('['))
+            .find_map(keyed);
+    }
+    text.lines().find_map(keyed).or_else(|| {
         let mut words = text.split_whitespace();
         words.next().filter(|_| words.next().is_none())
     })
@@ -68,7 +75,7 @@ impl Ceph {
                 (text.map_err(|error| format!("read secretFile {at}: {error}"))?, at)
             }
         };
-        key_in(&text)
+        key_in(&text, &self.user)
             .map(str::to_owned)
             .ok_or_else(|| format!("{at} holds no key of Ceph user {:?}", self.user))
     }
@@ -272,13 +279,16 @@ mod tests {
 
     #[test]
     fn keys_are_found() {
+        let keyring = "[mon.]\n\tkey = BQ==\n[client.web]\n\tkey = AQ==\n\tcaps mon = \"allow r\"\n[client.other]\n\tkey = CQ==\n";
         for (text, key) in [
             ("AQ==\n", Some("AQ==")),
-            ("[client.web]\n\tkey = AQ==\n\tcaps mon = \"allow r\"\n", Some("AQ==")),
+            ("key = AQ==\n", Some("AQ==")),
+            (keyring, Some("AQ==")),
+            ("[client.other]\n\tkey = CQ==\n", None),
             ("no key here", None),
             ("", None),
         ] {
-            assert_eq!(key_in(text), key, "{text}");
+            assert_eq!(key_in(text, "web"), key, "{text}");
         }
         let missing = ceph(Key::File("/nowhere/keyring".into())).key().unwrap_err();
         assert!(missing.starts_with("read secretFile /nowhere/keyring: "), "{missing}");

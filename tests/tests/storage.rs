@@ -1,0 +1,213 @@
+//! Storage that outlives pods: claims and the volumes that they are bound to, and a file system of a real Ceph cluster.
+
+use tests::ceph::{Ceph, MONITOR};
+use tests::{Cluster, Options, eventually, sleeper as pod};
+
+fn cluster() -> Cluster {
+    Cluster::with(Options {
+        images: &["busybox"],
+        ..Options::default()
+    })
+}
+
+#[test]
+fn claims_are_bound_and_mounted() {
+    let cluster = cluster();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    std::fs::create_dir(at("local")).expect("a directory");
+    let claim = |name: &str, size: &str, class: &str| {
+        format!(
+            "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteOnce], storageClassName: '{class}', resources: {{requests: {{storage: {size}}}}}}}}}"
+        )
+    };
+    let volume = |name: &str, size: &str, class: &str, source: &str| {
+        format!(
+            "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteOnce], storageClassName: '{class}', capacity: {{storage: {size}}}, {source}}}}}"
+        )
+    };
+    let mounted = |name: &str, claim: &str| {
+        pod(
+            name,
+            "{name: v, mountPath: /v}",
+            &format!("{{name: v, persistentVolumeClaim: {{claimName: {claim}}}}}"),
+            "  securityContext: {fsGroup: 77}\n",
+        )
+    };
+    let claim_field = |name: &str, path: &str| {
+        cluster
+            .kubectl(&["get", "pvc", name, "-o", &format!("jsonpath={path}")])
+            .ok()
+    };
+    let volume_field = |name: &str, path: &str| {
+        cluster
+            .kubectl(&["get", "pv", name, "-o", &format!("jsonpath={path}")])
+            .ok()
+    };
+
+    // The claim comes first, the pod waits for it, and the volume that suits best is taken.
+    cluster.create(&claim("data", "1Gi", ""));
+    cluster.create(&mounted("writer", "data"));
+    cluster.until_event(
+        "writer",
+        "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+    );
+    let host = |name: &str| format!("hostPath: {{path: {}}}", at(name));
+    cluster.create(&volume("large", "10Gi", "", &host("large")));
+    cluster.create(&volume("small", "1Mi", "", &host("small")));
+    eventually("bound", || {
+        (claim_field("data", "{.status.phase} {.spec.volumeName} {.status.capacity.storage}") == "Bound large 10Gi")
+            .then_some(())
+    });
+    eventually("both say so", || {
+        (volume_field("large", "{.status.phase} {.spec.claimRef.name}") == "Bound data").then_some(())
+    });
+    eventually("free", || {
+        (volume_field("small", "{.status.phase}") == "Available").then_some(())
+    });
+    cluster.wait_ready("writer");
+    cluster.exec("writer", "echo kept > /v/f");
+    let table = cluster.kubectl(&["get", "pv,pvc"]).ok();
+    for words in [
+        "RWO",
+        "Retain",
+        "Bound",
+        "default/data",
+        "10Gi",
+        "STORAGECLASS",
+        "<unset>",
+    ] {
+        assert!(table.contains(words), "{words} in\n{table}");
+    }
+
+    // Claims stay while pods use them, and the data stays when all of them are gone.
+    cluster.kubectl(&["delete", "pvc", "data", "--wait=false"]).ok();
+    let columns = cluster.kubectl(&["get", "pvc", "data"]).ok();
+    assert!(columns.contains("Terminating"), "{columns}");
+    assert_eq!(cluster.exec("writer", "cat /v/f"), "kept\n");
+    cluster.kubectl(&["delete", "pod", "writer", "--timeout=30s"]).ok();
+    eventually("the claim is gone", || {
+        (cluster.kubectl(&["get", "pvc", "data"]).code != 0).then_some(())
+    });
+    eventually("the volume is released", || {
+        (volume_field("large", "{.status.phase}") == "Released").then_some(())
+    });
+    assert_eq!(std::fs::read_to_string(at("large/f")).expect("the data"), "kept\n");
+    cluster.kubectl(&["delete", "pv", "large", "--timeout=30s"]).ok();
+
+    // A class that waits: the volume is chosen with the node, and a volume of another node is none.
+    cluster.create("{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: local}, provisioner: kubernetes.io/no-provisioner, volumeBindingMode: WaitForFirstConsumer}");
+    let local = |node: &str| {
+        format!(
+            "local: {{path: {}}}, nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/hostname, operator: In, values: [{node}]}}]}}]}}}}",
+            at("local")
+        )
+    };
+    cluster.create(&volume("elsewhere", "1Gi", "local", &local("other")));
+    cluster.create(&claim("late", "1Gi", "local"));
+    cluster.create(&mounted("first", "late"));
+    cluster.until_event("first", "1 node(s) didn't find available persistent volumes to bind.");
+    cluster.until_event("late", "waiting for first consumer to be created before binding");
+    cluster.create(&volume("here", "1Gi", "local", &local("node")));
+    cluster.wait_ready("first");
+    assert_eq!(claim_field("late", "{.spec.volumeName}"), "here");
+    assert_eq!(cluster.exec("first", "stat -c '%a %g' /v"), "2775 77\n");
+
+    // A claim that comes with its pod.
+    let carried = "{name: v, ephemeral: {volumeClaimTemplate: {metadata: {labels: {made: for-it}}, spec: {accessModes: [ReadWriteOnce], storageClassName: '', resources: {requests: {storage: 1Mi}}}}}}";
+    cluster.create(&pod("carries", "{name: v, mountPath: /v}", carried, ""));
+    cluster.wait_ready("carries");
+    assert_eq!(
+        claim_field(
+            "carries-v",
+            "{.spec.volumeName} {.metadata.labels.made} {.metadata.ownerReferences[0].name}"
+        ),
+        "small for-it carries"
+    );
+
+    cluster.create(&mounted("nobody", "nothing"));
+    cluster.until_event(
+        "nobody",
+        "0/1 nodes are available: persistentvolumeclaim \"nothing\" not found.",
+    );
+    let refused = cluster
+        .kubectl_with(&["create", "-f", "-"], &volume("bad", "1Gi", "", "local: {path: /x}"))
+        .fails();
+    assert!(
+        refused.contains("spec.nodeAffinity: Required value: Local volume requires node affinity"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn pods_share_a_ceph_file_system() {
+    let mut cluster = cluster();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let mut ceph = Ceph::prepare(&cluster.netns, scratch.path());
+    let secret = format!(
+        "{{apiVersion: v1, kind: Secret, metadata: {{name: ceph}}, stringData: {{key: '{}'}}}}",
+        ceph.key()
+    );
+    cluster.create(&secret);
+    let by_secret = |more: &str| {
+        format!("{{name: v, cephfs: {{monitors: ['{MONITOR}'], user: admin, secretRef: {{name: ceph}}{more}}}}}")
+    };
+    let by_file = format!(
+        "{{name: v, cephfs: {{monitors: ['{MONITOR}'], secretFile: {}}}}}",
+        ceph.keyring().display()
+    );
+
+    // Nobody answers: the pod says so and waits, and no other pod does. One that no longer wants to wait goes.
+    cluster.create(&pod("a", "{name: v, mountPath: /v}", &by_secret(""), ""));
+    cluster.create(&pod("gives-up", "{name: v, mountPath: /v}", &by_secret(""), ""));
+    cluster.create(&pod("other", "", "", ""));
+    cluster.wait_ready("other");
+    cluster.kubectl(&["delete", "pod", "gives-up", "--timeout=20s"]).ok();
+    cluster.until_event("a", "MountVolume.SetUp failed for volume \"v\" : CephFS: ");
+    ceph.start();
+    cluster.wait_ready("a");
+
+    cluster.create(&pod("b", "{name: v, mountPath: /v}", &by_file, ""));
+    cluster.create(&pod(
+        "reads",
+        "{name: v, mountPath: /v}",
+        &by_secret(", readOnly: true"),
+        "",
+    ));
+    cluster.exec("a", "mkdir /v/sub && echo from-a > /v/sub/f");
+    cluster.create(&pod("part", "{name: v, mountPath: /v}", &by_secret(", path: /sub"), ""));
+    for name in ["b", "reads", "part"] {
+        cluster.wait_ready(name);
+    }
+    assert_eq!(cluster.exec("b", "cat /v/sub/f; echo from-b > /v/g"), "from-a\n");
+    assert_eq!(cluster.exec("a", "cat /v/g"), "from-b\n");
+    assert_eq!(cluster.exec("part", "cat /v/f"), "from-a\n");
+    assert_eq!(cluster.exec("reads", "cat /v/g"), "from-b\n");
+    let refused = cluster.kubectl(&["exec", "reads", "--", "touch", "/v/x"]);
+    assert!(refused.stderr.contains("Read-only file system"), "{refused}");
+
+    let missing = format!("{{name: v, cephfs: {{monitors: ['{MONITOR}'], secretFile: /nowhere/keyring}}}}");
+    cluster.create(&pod("no-key", "{name: v, mountPath: /v}", &missing, ""));
+    cluster.until_event(
+        "no-key",
+        "MountVolume.SetUp failed for volume \"v\" : read secretFile /nowhere/keyring: ",
+    );
+
+    // The server goes and comes back; whoever has the file system mounted does not notice.
+    cluster.kill_server();
+    cluster.start_server();
+    assert_eq!(
+        cluster.exec("a", "cat /v/g; echo again > /v/g; cat /v/g"),
+        "from-b\nagain\n"
+    );
+
+    // Data stays when the pods go, and nothing else does.
+    cluster.kubectl(&["delete", "pod", "--all", "--timeout=60s"]).ok();
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let pods = cluster.data_dir().join("kubelet/pods").display().to_string();
+    assert!(!mounts().contains(&pods), "{}", mounts());
+    cluster.create(&pod("after", "{name: v, mountPath: /v}", &by_secret(""), ""));
+    cluster.wait_ready("after");
+    assert_eq!(cluster.exec("after", "cat /v/sub/f /v/g"), "from-a\nagain\n");
+    cluster.kubectl(&["delete", "pod", "after", "--timeout=60s"]).ok();
+}
