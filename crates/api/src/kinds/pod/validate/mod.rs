@@ -26,7 +26,7 @@ use serde::Serialize;
 
 pub(crate) use self::resize::resize;
 pub(crate) use self::scheduling::taint_effect;
-pub(crate) use self::selectors::{label_selector, node_selector};
+pub(crate) use self::selectors::node_selector;
 pub(crate) use self::status::update_status;
 pub(crate) use self::update::{ephemeral_containers, semantic, update};
 use crate::field::{FieldError, Path};

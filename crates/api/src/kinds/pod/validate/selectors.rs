@@ -10,7 +10,7 @@ use crate::meta::{names, validate_labels};
 const VALUES_NEEDED: &str = "must be specified when `operator` is 'In' or 'NotIn'";
 const VALUES_UNUSED: &str = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
 
-pub(crate) fn label_selector(selector: &LabelSelector, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn label_selector(selector: &LabelSelector, path: &Path<'_>, errors: &mut Errors) {
     validate_labels(selector.match_labels.as_ref(), &path.child("matchLabels"), errors);
     for (i, requirement) in selector.match_expressions.iter().flatten().enumerate() {
         let list = path.child("matchExpressions");
