@@ -191,7 +191,15 @@ impl Pods {
                 }
             }
         };
-        // Known after the runtime was asked: what has come meanwhile is not taken for an orphan.
+        // Only its own directories tell which pods were this node's: cgroups are the whole machine's.
+        let directories = std::fs::read_dir(self.context.config.root_dir.join("pods"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let left: Vec<String> = directories
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        // Known after the runtime and the disk were asked: what has come meanwhile is not taken for an orphan.
         let mut known: HashSet<String> = informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
         known.extend(self.workers.lock().keys().cloned());
         let mut orphans = HashMap::new();
@@ -213,13 +221,7 @@ impl Pods {
                 .entry(metadata.uid.clone())
                 .or_insert_with(|| orphan(metadata.namespace, metadata.name, metadata.uid, grace));
         }
-        // Only its own directories tell which pods were this node's: cgroups are the whole machine's.
-        let directories = std::fs::read_dir(self.context.config.root_dir.join("pods"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let left = directories.filter_map(|entry| entry.file_name().into_string().ok());
-        for uid in left.filter(|uid| !known.contains(uid)) {
+        for uid in left.into_iter().filter(|uid| !known.contains(uid)) {
             orphans
                 .entry(uid.clone())
                 .or_insert_with(|| orphan(String::new(), String::new(), uid, None));

@@ -82,7 +82,7 @@ pub fn over_limit(pod: &Pod, used: &Used) -> Option<String> {
         ));
     }
     pod.containers().find_map(|(_, container)| {
-        let limit = resources::limit(container, STORAGE);
+        let limit = resources::limit(pod, container, STORAGE);
         let used = used.containers.get(&container.name)?;
         let written = container.resources.as_ref()?.limits.as_ref()?.get(STORAGE)?;
         exceeds(*used, limit).then(|| {
@@ -105,7 +105,7 @@ pub fn limited(pod: &Pod) -> bool {
     volumes(pod).any(|volume| is_on_disk(volume) && sized(volume))
         || pod
             .containers()
-            .any(|(_, container)| resources::limit(container, STORAGE) > 0)
+            .any(|(_, container)| resources::limit(pod, container, STORAGE) > 0)
 }
 
 /// The bytes that a tree takes on disk; files with several names count once.
