@@ -17,6 +17,7 @@ fn cluster(directory: &Path, more: &[&str]) -> Cluster {
     Cluster::with(Options {
         images: &["busybox"],
         flags,
+        ..Options::default()
     })
 }
 
