@@ -82,15 +82,22 @@ pub fn run(command: &mut Command, input: &str) -> Output {
 /// Waits until `look` gives something, for what has no event to wait for; says `what` when it never does.
 ///
 /// # Panics
-/// After a minute.
+/// After a minute, or the seconds that PODIUM_TEST_PATIENCE says: an emulated machine is slow.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
+    let seconds = std::env::var("PODIUM_TEST_PATIENCE")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(60);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(seconds),
+            "not within {seconds} s: {what}"
+        );
         #[expect(
             clippy::disallowed_methods,
             reason = "a test looks at other programs, which tell it nothing by themselves"

@@ -207,7 +207,7 @@ fn own(recipe: &Recipe, programs: &[(&str, Vec<u8>)], work: &Path) -> Result<Pat
 }
 
 /// The packages and the libraries they need, each as `name=version`.
-fn closure(seeds: &[&str]) -> Result<Vec<String>> {
+pub fn closure(seeds: &[&str]) -> Result<Vec<String>> {
     let mut names: Vec<String> = seeds.iter().map(ToString::to_string).collect();
     let mut next = 0;
     while let Some(name) = names.get(next).cloned() {
@@ -247,8 +247,10 @@ fn closure(seeds: &[&str]) -> Result<Vec<String>> {
         .collect()
 }
 
-fn unpack(packages: &[String], work: &Path, root: &Path) -> Result<()> {
+/// Downloads packages below `work` and lays their files out in `root`.
+pub fn unpack(packages: &[String], work: &Path, root: &Path) -> Result<()> {
     let debs = work.join("debs");
+    let _ = fs::remove_dir_all(&debs);
     fs::create_dir_all(&debs)?;
     let mut apt = command("apt-get");
     // apt's unprivileged download user may not write below a root-owned checkout.
@@ -264,7 +266,8 @@ fn unpack(packages: &[String], work: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn link_applets(root: &Path) -> Result<()> {
+/// Links busybox under the names of all it can do, where no other program has them.
+pub fn link_applets(root: &Path) -> Result<()> {
     let busybox = root.join("usr/bin/busybox");
     ensure!(busybox.exists(), "the package did not bring usr/bin/busybox");
     for applet in output(command(&busybox).arg("--list"))?.lines() {

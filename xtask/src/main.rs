@@ -8,6 +8,7 @@ mod rules;
 mod system;
 mod test;
 mod tools;
+mod vm;
 
 use clap::{Parser, Subcommand};
 

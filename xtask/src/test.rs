@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::system::{self, command, run};
-use crate::{build, images, rules, tools};
+use crate::{build, images, rules, tools, vm};
 
 /// What tests need beside the packages that building and running need.
 const PACKAGES: &[&str] = &["curl", "procps", "python3", "util-linux"];
@@ -20,6 +20,9 @@ pub struct Options {
     /// Only the end-to-end tests whose name contains this.
     #[arg(long)]
     e2e: Option<String>,
+    /// Only the tests in the virtual machine with cgroup v2.
+    #[arg(long)]
+    vm: bool,
 }
 
 /// Runs every check in the order in which they fail fastest.
@@ -41,7 +44,8 @@ fn everything() -> Result<()> {
     step("unit tests", || {
         run(command("cargo").args(["test", "--workspace", "--exclude", "tests", "--locked", "--quiet"]))
     })?;
-    end_to_end(None)
+    end_to_end(None)?;
+    step("cgroup v2, in a virtual machine", vm::run_tests)
 }
 
 /// `cargo xtask test`.
@@ -54,6 +58,10 @@ pub fn main(options: &Options) -> Result<()> {
     })?;
     match &options.e2e {
         Some(name) => end_to_end(Some(name)),
+        None if options.vm => {
+            step("binary", build_binary)?;
+            step("cgroup v2, in a virtual machine", vm::run_tests)
+        }
         None => everything(),
     }
 }
@@ -61,9 +69,7 @@ pub fn main(options: &Options) -> Result<()> {
 fn end_to_end(name: Option<&str>) -> Result<()> {
     step("images", || images::all().map(drop))?;
     step("tools", || tools::all().map(drop))?;
-    step("binary", || {
-        run(command("cargo").args(["build", "--quiet", "--package", "podium", "--locked"]))
-    })?;
+    step("binary", build_binary)?;
     step("end-to-end tests", || {
         let mut cargo = command("cargo");
         cargo.args(["test", "--package", "tests", "--locked"]).args(name);
@@ -71,6 +77,10 @@ fn end_to_end(name: Option<&str>) -> Result<()> {
         // Two clusters at a time: each has a server, a node and its pods, and the machine may have two cores.
         run(cargo.args(["--", "--test-threads", "2"]))
     })
+}
+
+fn build_binary() -> Result<()> {
+    run(command("cargo").args(["build", "--quiet", "--package", "podium", "--locked"]))
 }
 
 fn step(name: &str, action: impl FnOnce() -> Result<()>) -> Result<()> {
