@@ -190,6 +190,25 @@ fn ephemeral_containers_look_around() {
     assert!(fields.contains("Normal Started Container started"), "{fields}");
     assert_eq!(cluster.field("plain", "{.metadata.generation}"), "3");
 
+    // With all rights, where a profile asks for that.
+    cluster
+        .kubectl(&[
+            "debug",
+            "plain",
+            "--image=localhost/busybox:1",
+            "--container=root",
+            "--profile=sysadmin",
+            "--",
+            "sh",
+            "-c",
+            "mount -t tmpfs none /tmp && echo mounted; sleep 12h",
+        ])
+        .ok();
+    eventually("it may mount", || {
+        let log = cluster.kubectl(&["logs", "plain", "-c", "root"]);
+        (log.code == 0 && log.stdout.contains("mounted")).then_some(())
+    });
+
     // Neither removed nor changed, and nothing but a container.
     let put = |patch: &str| {
         cluster.kubectl(&[
@@ -217,11 +236,11 @@ fn ephemeral_containers_look_around() {
     )
     .fails();
     for part in [
-        "spec.ephemeralContainers[2].targetContainerName: Not found: \"nobody\"",
-        "spec.ephemeralContainers[2].ports: Forbidden: cannot be set for an Ephemeral Container",
-        "spec.ephemeralContainers[2].resources: Forbidden: cannot be set for an Ephemeral Container",
-        "spec.ephemeralContainers[2].livenessProbe: Forbidden: cannot be set for an Ephemeral Container",
-        "spec.ephemeralContainers[2].lifecycle: Forbidden: cannot be set for an Ephemeral Container",
+        "spec.ephemeralContainers[3].targetContainerName: Not found: \"nobody\"",
+        "spec.ephemeralContainers[3].ports: Forbidden: cannot be set for an Ephemeral Container",
+        "spec.ephemeralContainers[3].resources: Forbidden: cannot be set for an Ephemeral Container",
+        "spec.ephemeralContainers[3].livenessProbe: Forbidden: cannot be set for an Ephemeral Container",
+        "spec.ephemeralContainers[3].lifecycle: Forbidden: cannot be set for an Ephemeral Container",
     ] {
         assert!(refused.contains(part), "{part} in {refused}");
     }
@@ -391,6 +410,55 @@ fn pods_are_resized_in_place() {
             .contains("Normal Killing Container main resize requires restart")
             .then_some(())
     });
+
+    // A sidecar, and an init container that still works; neither starts anew.
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: beside}, spec: {terminationGracePeriodSeconds: 1, initContainers: [\
+         {name: side, image: 'localhost/busybox:1', restartPolicy: Always, command: [sleep, 12h], resources: {limits: {memory: 32Mi}}}, \
+         {name: first, image: 'localhost/busybox:1', command: [sh, -c, 'until [ -e /tmp/go ]; do sleep 1; done'], resources: {limits: {memory: 32Mi}}}], \
+         containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
+    );
+    let of_init = |field: &str| cluster.field("beside", &format!("{{.status.initContainerStatuses[*].{field}}}"));
+    eventually("both init containers run", || {
+        (of_init("state.running.startedAt").split(' ').count() == 2).then_some(())
+    });
+    let ids = of_init("containerID").replace("podium://", "");
+    let patch = r#"{"spec":{"initContainers":[{"name":"side","resources":{"limits":{"memory":"48Mi"}}},{"name":"first","resources":{"limits":{"memory":"64Mi"}}}]}}"#;
+    cluster
+        .kubectl(&["patch", "pod", "beside", "--subresource", "resize", "-p", patch])
+        .ok();
+    eventually("both are resized", || {
+        (of_init("resources.limits.memory") == "48Mi 64Mi").then_some(())
+    });
+    let memory: Vec<i64> = ids.split(' ').map(|id| limits(id).1).collect();
+    assert_eq!(memory, [48 * MIB, 64 * MIB]);
+    cluster
+        .kubectl(&["exec", "beside", "-c", "first", "--", "touch", "/tmp/go"])
+        .ok();
+    cluster.wait_ready("beside");
+    assert_eq!(of_init("restartCount"), "0 0");
+
+    // One that dies of too little memory lives with more.
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: starved}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: main, \
+         image: 'localhost/busybox:1', command: [sh, -ec, 'dd if=/dev/zero of=/dev/shm/full bs=1M count=40; sleep 12h'], \
+         resources: {limits: {memory: 16Mi}}}]}}",
+    );
+    eventually("it dies again and again", || {
+        let waits = cluster.field("starved", "{.status.containerStatuses[0].state.waiting.reason}");
+        (waits == "CrashLoopBackOff").then_some(())
+    });
+    resize(
+        "starved",
+        r#"{"requests":{"memory":"64Mi"},"limits":{"memory":"64Mi"}}"#,
+    )
+    .ok();
+    cluster.wait_ready("starved");
+    assert_eq!(limits(&id("starved")).1, 64 * MIB);
+    assert_eq!(limits(&uid("starved")).1, 64 * MIB);
+    cluster
+        .kubectl(&["delete", "pod", "starved", "beside", "--wait=false"])
+        .ok();
 
     // What may not be.
     for (pod, patch, why) in [
