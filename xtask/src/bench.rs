@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: builds what is measured and the program that measures, then runs it.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::system::{self, command, run};
@@ -12,6 +14,9 @@ pub struct Options {
     /// Measure this cluster instead of a Podium of our own.
     #[arg(long)]
     kubeconfig: Option<String>,
+    /// The image of the measured pods there; it must have `sh` and `sleep`.
+    #[arg(long, requires = "kubeconfig")]
+    image: Option<String>,
     /// Only the rows whose name contains this.
     #[arg(long)]
     only: Option<String>,
@@ -19,16 +24,23 @@ pub struct Options {
 
 /// Runs the measurements in release builds.
 pub fn main(options: &Options) -> Result<()> {
-    system::install(build::NODE_PACKAGES)?;
-    images::all()?;
-    let podium = build::release()?;
     let mut bench = command("cargo");
-    bench
-        .args(["run", "--quiet", "--release", "--package", "benches", "--", "--podium"])
-        .arg(podium);
-    bench.arg("--images").arg(system::target().join("images"));
-    if let Some(kubeconfig) = &options.kubeconfig {
-        bench.args(["--kubeconfig", kubeconfig]);
+    bench.args(["run", "--quiet", "--release", "--package", "benches", "--"]);
+    match &options.kubeconfig {
+        // Another cluster brings its own program and images.
+        Some(kubeconfig) => {
+            let kubeconfig = fs::canonicalize(kubeconfig).with_context(|| format!("--kubeconfig {kubeconfig}"))?;
+            bench.arg("--kubeconfig").arg(kubeconfig);
+        }
+        None => {
+            system::install(build::NODE_PACKAGES)?;
+            images::all()?;
+            bench.arg("--podium").arg(build::release()?);
+            bench.arg("--images").arg(system::target().join("images"));
+        }
+    }
+    if let Some(image) = &options.image {
+        bench.args(["--image", image]);
     }
     if let Some(only) = &options.only {
         bench.args(["--only", only]);
