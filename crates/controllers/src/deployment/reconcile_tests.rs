@@ -1,3 +1,4 @@
+//! Rollouts over fixtures of Deployments and ReplicaSets.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use serde_json::{Value, json};
