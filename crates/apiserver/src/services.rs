@@ -4,7 +4,10 @@
 //! however many servers they are created. A key is made before its Service is stored and removed after the Service
 //! has gone; what a crash leaves between is mended at start.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use api::{FieldError, Object, Path, Status, status};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
@@ -72,7 +75,8 @@ impl Range {
         }
     }
 
-    fn contains(self, address: IpAddr) -> bool {
+    /// Whether a Service may have the address.
+    pub fn contains(self, address: IpAddr) -> bool {
         let number = |address: IpAddr| match address {
             IpAddr::V4(v4) => u128::from(v4.to_bits()),
             IpAddr::V6(v6) => v6.to_bits(),
@@ -173,12 +177,20 @@ impl Services {
                 let protocol = port.protocol.as_deref().unwrap_or("TCP");
                 match port.node_port.filter(|port| *port != 0) {
                     Some(wanted) => {
-                        if !claiming.claim(&port_claim(protocol, wanted)).await? {
+                        let refuse = |why: &str| {
                             let spec = Path::new("spec");
                             let ports = spec.child("ports");
                             let at = ports.index(index);
-                            let path = at.child("nodePort");
-                            return Err(FieldError::invalid(&path, wanted, "provided port is already allocated").into());
+                            Err(FieldError::invalid(&at.child("nodePort"), wanted, why).into())
+                        };
+                        let claim = port_claim(protocol, wanted);
+                        if !NODE_PORTS.contains(&wanted) && !claiming.owned.contains(&claim) {
+                            return refuse(
+                                "provided port is not in the valid range. The range of valid ports is 30000-32767",
+                            );
+                        }
+                        if !claiming.claim(&claim).await? {
+                            return refuse("provided port is already allocated");
                         }
                     }
                     None => port.node_port = Some(free_port(claiming, protocol).await?),
@@ -188,7 +200,32 @@ impl Services {
         Ok(())
     }
 
+    /// Refuses families that the cluster has no addresses of.
+    fn check_families(&self, spec: &ServiceSpec) -> Result<(), FieldError> {
+        let path = Path::new("spec");
+        // Endpoints that somebody writes by hand may be of any family.
+        let by_hand =
+            spec.cluster_ip.as_deref() == Some("None") && spec.selector.as_ref().is_none_or(BTreeMap::is_empty);
+        if by_hand {
+            return Ok(());
+        }
+        if let Some(policy @ "RequireDualStack") = spec.ip_family_policy.as_deref() {
+            let detail = "this cluster is not configured for dual-stack services";
+            return Err(FieldError::invalid(&path.child("ipFamilyPolicy"), policy, detail));
+        }
+        let families = path.child("ipFamilies");
+        let mut named = spec.ip_families.iter().flatten().enumerate();
+        match named.find(|(_, family)| *family != self.range.family()) {
+            Some((index, family)) => {
+                let detail = "not configured on this cluster";
+                Err(FieldError::invalid(&families.index(index), family, detail))
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn fill_address(&self, claiming: &mut Claiming<'_>, spec: &mut ServiceSpec) -> Result<(), Failure> {
+        self.check_families(spec)?;
         let listed = spec.cluster_ips.as_ref().and_then(|all| all.first()).cloned();
         let wanted = spec.cluster_ip.clone().filter(|address| !address.is_empty()).or(listed);
         let address = match wanted.as_deref() {

@@ -131,8 +131,7 @@ fn keep_allocations(new: &mut ServiceSpec, old: &ServiceSpec) {
             new.ip_family_policy.clone_from(&old.ip_family_policy);
         }
     }
-    let outside = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
-    if outside(was) && outside(&is) {
+    if is_outside(was) && is_outside(&is) {
         for port in new
             .ports
             .iter_mut()
@@ -146,6 +145,50 @@ fn keep_allocations(new: &mut ServiceSpec, old: &ServiceSpec) {
                 .find(|old| old.port == port.port && old.protocol == port.protocol);
             port.node_port = same.and_then(|old| old.node_port);
         }
+    }
+}
+
+/// Whether a Service of the type has node ports.
+fn is_outside(kind: &str) -> bool {
+    matches!(kind, "NodePort" | "LoadBalancer")
+}
+
+/// Clears what only the old type has, where an update has changed the type and left it as it was.
+fn drop_what_the_type_has_not(new: &mut ServiceSpec, old: &ServiceSpec) {
+    fn clear<T: PartialEq>(new: &mut Option<T>, old: &Option<T>) {
+        if new == old {
+            *new = None;
+        }
+    }
+    let (was, is) = (service_type(old), service_type(new).to_owned());
+    if was != "ExternalName" && is == "ExternalName" {
+        clear(&mut new.cluster_ip, &old.cluster_ip);
+        clear(&mut new.cluster_ips, &old.cluster_ips);
+        clear(&mut new.ip_families, &old.ip_families);
+        clear(&mut new.ip_family_policy, &old.ip_family_policy);
+        clear(&mut new.internal_traffic_policy, &old.internal_traffic_policy);
+    }
+    if is_outside(was) && !is_outside(&is) {
+        let node_ports = |spec: &ServiceSpec| -> Vec<i32> {
+            let ports = spec.ports.iter().flatten();
+            ports.map(|port| port.node_port.unwrap_or_default()).collect()
+        };
+        if node_ports(new) == node_ports(old) {
+            for port in new.ports.iter_mut().flatten() {
+                port.node_port = None;
+            }
+        }
+        if new.external_ips.iter().flatten().next().is_none() {
+            clear(&mut new.external_traffic_policy, &old.external_traffic_policy);
+        }
+    }
+    if was == "LoadBalancer" && is != "LoadBalancer" {
+        clear(
+            &mut new.allocate_load_balancer_node_ports,
+            &old.allocate_load_balancer_node_ports,
+        );
+        clear(&mut new.load_balancer_class, &old.load_balancer_class);
+        clear(&mut new.health_check_node_port, &old.health_check_node_port);
     }
 }
 
@@ -176,6 +219,7 @@ impl TypedStrategy for Services {
         new.status.clone_from(&old.status);
         if let (Some(new), Some(old)) = (&mut new.spec, &old.spec) {
             keep_allocations(new, old);
+            drop_what_the_type_has_not(new, old);
         }
     }
 
@@ -254,5 +298,32 @@ mod tests {
             error,
             r#"Service "a" is invalid: spec.clusterIPs[0]: Invalid value: ["10.96.0.6"]: may not change once set"#
         );
+    }
+
+    #[test]
+    fn a_change_of_type_clears_what_the_new_one_has_not() {
+        let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "externalTrafficPolicy": "Cluster",
+            "internalTrafficPolicy": "Cluster", "ports": [{"port": 80, "nodePort": 30080}]}});
+        let mut new = old.clone();
+        new["spec"]["type"] = "ClusterIP".into();
+        let value = updated(&RESOURCE, None, old.clone(), new).unwrap();
+        assert_eq!(value["spec"]["clusterIP"], "10.96.0.5");
+        assert_eq!(value["spec"]["ports"][0].get("nodePort"), None);
+        assert_eq!(value["spec"].get("externalTrafficPolicy"), None);
+
+        let mut new = old.clone();
+        new["spec"]["type"] = "ExternalName".into();
+        new["spec"]["externalName"] = "example.org".into();
+        let value = updated(&RESOURCE, None, old.clone(), new).unwrap();
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            assert_eq!(value["spec"].get(field), None, "{field}");
+        }
+        // One that is asked for is refused.
+        let mut new = old.clone();
+        new["spec"]["type"] = "ClusterIP".into();
+        new["spec"]["ports"][0]["nodePort"] = 30081.into();
+        let error = updated(&RESOURCE, None, old, new).unwrap_err();
+        assert!(error.contains("may not be used when `type` is 'ClusterIP'"), "{error}");
     }
 }
