@@ -6,6 +6,7 @@
 
 mod controller;
 mod deployment;
+mod endpoints;
 mod garbage;
 mod namespace;
 mod node_ipam;
@@ -47,6 +48,7 @@ pub async fn run(config: &Config, informers: &Informers) -> Result<(), CidrError
         deployment::run(informers),
         replica_set::run(informers),
         storage::run(informers),
+        endpoints::run(informers),
     );
     Ok(())
 }
