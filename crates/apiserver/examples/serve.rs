@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         addresses: names.addresses,
         https_port: port,
         service_cidr: "10.96.0.0/12".into(),
+        cluster_dns: None,
         cluster_domain: names.cluster_domain,
         tokens: Vec::new(),
     };

@@ -1,5 +1,5 @@
 //! What every cluster has from its first moment: the system's namespaces with their accounts, priority classes, and the
-//! `kubernetes` Service with its endpoint.
+//! `kubernetes` Service with its endpoint, and the Service of the DNS server.
 
 use api::Status;
 use http::{Method, Request, Response, header};
@@ -47,7 +47,9 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), StartError> {
             .await?;
     }
     bootstrap.mend_services().await?;
-    bootstrap.kubernetes_service().await
+    bootstrap.kubernetes_service().await?;
+    bootstrap.dns_service().await;
+    Ok(())
 }
 
 struct Bootstrap<'a> {
@@ -171,6 +173,35 @@ impl Bootstrap<'_> {
         });
         self.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice)
             .await
+    }
+
+    /// The Service that holds the DNS server's address. Every node has a server at that address itself, so it needs
+    /// no endpoints. A cluster where something else has the address goes on without.
+    async fn dns_service(&self) {
+        let server = self.server.inner();
+        let in_range = |address: &std::net::IpAddr| server.services.range.contains(*address);
+        let Some(address) = server.config.cluster_dns.filter(in_range) else {
+            return;
+        };
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": "kube-dns", "namespace": "kube-system",
+                "labels": {
+                    "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
+                },
+            },
+            "spec": {
+                "type": "ClusterIP", "clusterIP": address.to_string(),
+                "ports": [
+                    {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                    {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+                ],
+            },
+        });
+        if let Err(error) = self.create("/api/v1/namespaces/kube-system/services", &service).await {
+            tracing::warn!(%error, "the DNS server's address has no Service of its own");
+        }
     }
 }
 

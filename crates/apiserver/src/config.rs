@@ -34,6 +34,8 @@ pub struct Config {
     pub https_port: u16,
     /// The range of Service addresses, such as `10.96.0.0/12`.
     pub service_cidr: String,
+    /// The address of the cluster's DNS server, which the Service `kube-dns` has, if it is in the range of Services.
+    pub cluster_dns: Option<IpAddr>,
     /// The cluster's DNS domain, such as `cluster.local`.
     pub cluster_domain: String,
     /// Bearer tokens that never change.

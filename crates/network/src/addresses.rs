@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{Error, Result};
 
@@ -13,6 +13,14 @@ pub(crate) fn range(text: &str) -> Result<IpNet> {
         .parse::<IpNet>()
         .map_err(|_| Error::Range { given: text.into() })?;
     Ok(range.trunc())
+}
+
+/// The same for the one family that pods and Services have.
+pub(crate) fn range_v4(text: &str) -> Result<Ipv4Net> {
+    match range(text)? {
+        IpNet::V4(range) => Ok(range),
+        IpNet::V6(_) => Err(Error::Family { given: text.into() }),
+    }
 }
 
 /// The next free address after the one given out last, round and round: an address just freed comes last, so

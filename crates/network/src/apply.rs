@@ -3,7 +3,7 @@
 use std::{fs::File, io, net::Ipv4Addr, os::fd::AsRawFd};
 
 use futures::{FutureExt, future::BoxFuture};
-use ipnet::IpNet;
+use ipnet::Ipv4Net;
 use netlink_packet_route::{
     link::{InfoData, InfoVeth, LinkAttribute},
     route::{RouteProtocol, RouteScope, RouteType},
@@ -13,11 +13,8 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBu
 use crate::{
     Error, Result,
     netlink::{self, Doing},
-    plan::{GATEWAY, LinkPlan, NODE_MAC, POD_END, ROUTE_PROTOCOL},
+    plan::{GATEWAY, LOOPBACK, LinkPlan, NODE_MAC, POD_END, ROUTE_PROTOCOL},
 };
-
-/// A link's index in a namespace where nothing but the loopback link was ever made.
-const LOOPBACK: u32 = 1;
 
 /// Makes a pod's link. When it fails, what is left is the link at most, which [`netlink::delete_link`] takes
 /// away with all its routes.
@@ -127,22 +124,32 @@ async fn answered(action: String, answer: BoxFuture<'_, Result<(), rtnetlink::Er
     answer.await.doing(|| action)
 }
 
-/// Makes whole ranges unreachable, but for what has a route of its own.
-pub(crate) async fn make_unreachable(node: &Handle, range: IpNet) -> Result<()> {
-    let IpNet::V4(v4) = range else {
-        return Err(Error::Family {
-            given: range.to_string(),
-        });
-    };
-    let message = route(v4.network(), v4.prefix_len())
-        .kind(RouteType::Unreachable)
-        .build();
+/// Makes what of a range has no route of its own unreachable.
+pub(crate) async fn make_unreachable(node: &Handle, range: Ipv4Net) -> Result<()> {
+    let unreachable = route(range.network(), range.prefix_len()).kind(RouteType::Unreachable);
     node.route()
-        .add(message)
+        .add(unreachable.build())
         .replace()
         .execute()
         .await
         .doing(|| format!("making {range} unreachable"))
+}
+
+/// Leads the Services' range back to the machine itself: the rules of Services see packets that the node's own
+/// processes send only if they have a route, and what these rules leave alone must not get out.
+pub(crate) async fn keep_inside(node: &Handle, range: Ipv4Net, source: Option<Ipv4Addr>) -> Result<()> {
+    let mut inside = route(range.network(), range.prefix_len())
+        .output_interface(LOOPBACK)
+        .scope(RouteScope::Link);
+    if let Some(source) = source {
+        inside = inside.pref_source(source);
+    }
+    node.route()
+        .add(inside.build())
+        .replace()
+        .execute()
+        .await
+        .doing(|| format!("leading {range} to the loopback link"))
 }
 
 /// Lets the machine pass packets on between links, unless it does already.

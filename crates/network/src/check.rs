@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use nftables::helper::{self, DEFAULT_NFT, NftablesError};
 use serde_json::Value;
 
-use crate::{Result, addresses, apply, netlink};
+use crate::{Result, addresses, apply, netlink, plan::LOOPBACK};
 
 /// Something that stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +52,10 @@ pub async fn observe(cluster_cidr: &str, service_cidr: &str) -> Result<Observed>
             .find(|link| link.index == index)
             .map(|link| link.name.clone())
     };
+    // The loopback link's are reached from nowhere else, and one is of our own making: the DNS server's.
     let addresses = nets
         .into_iter()
+        .filter(|(index, _)| *index != LOOPBACK)
         .filter_map(|(index, net)| Some((name(index)?, net)))
         .collect();
     Ok(Observed {

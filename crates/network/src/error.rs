@@ -55,8 +55,8 @@ pub enum Error {
         /// What was given.
         given: String,
     },
-    /// A range of a family that pods do not have yet.
-    #[error("{given} is not a range of IPv4 addresses, the only ones that pods get")]
+    /// A range of a family that pods and Services do not have yet.
+    #[error("{given} is not a range of IPv4 addresses, the only ones that pods and Services get")]
     Family {
         /// What was given.
         given: String,
@@ -87,6 +87,25 @@ pub enum Error {
         port: HostPort,
         /// Its address.
         address: IpAddr,
+    },
+    /// The DNS server can not have its port.
+    #[error(
+        "listening on {address} port {port} for DNS: {cause}; another DNS server that listens on every address has it"
+    )]
+    Listen {
+        /// The address.
+        address: std::net::Ipv4Addr,
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The cluster's domain is no name.
+    #[error("{given:?} is not a domain such as cluster.local")]
+    Domain {
+        /// What was given.
+        given: String,
     },
     /// Several things went wrong; each was tried.
     #[error("{}", join(.0))]

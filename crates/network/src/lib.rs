@@ -1,18 +1,19 @@
-//! The `network` room: the pods' links and addresses on one node, host ports, masquerade.
+//! The `network` room: the pods' links and addresses on one node, host ports, masquerade, Services, DNS.
 //!
 //! # What a node looks like
 //!
 //! ```text
 //!   pod                          node
 //!   eth0 10.244.0.5/32  =======  pod0af40005         route 10.244.0.5/32 dev pod0af40005
-//!     default via 169.254.1.1      (no address)      unreachable 10.244.0.0/16 and 10.96.0.0/12
-//!     169.254.1.1 is ee:…:ee                         nftables table inet podium
+//!     default via 169.254.1.1      (no address)      unreachable 10.244.0.0/16
+//!     169.254.1.1 is ee:…:ee                         route 10.96.0.0/12 dev lo, 10.96.0.10 on lo
+//!                                                    nftables tables inet podium, ip podium-services
 //! ```
 //!
 //! Each pod has a veth pair and a route of its own: no bridge, so no ceiling of ports and no ARP. The pod's
 //! gateway is a link-local address that nobody has; both ends know the other's hardware address for good.
-//! What is in the cluster's range or the Services' range but not assigned is unreachable, so it never leaves
-//! the machine by its default route.
+//! What is in the cluster's range but not assigned is unreachable, and the Services' range leads back to the
+//! machine, so neither ever leaves it by its default route.
 //!
 //! # Flow
 //!
@@ -27,12 +28,15 @@
 mod addresses;
 mod apply;
 pub mod check;
+pub mod dns;
 mod error;
 mod links;
 mod netlink;
 mod owners;
+mod picture;
 mod plan;
 mod rules;
+pub mod services;
 mod teardown;
 
 use std::{net::IpAddr, path::PathBuf};
@@ -90,7 +94,7 @@ impl HostPort {
 }
 
 /// A transport protocol with ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP.

@@ -55,11 +55,11 @@ impl State {
 }
 
 impl Links {
-    /// Prepares the machine: forwarding, the unreachable ranges, the nftables table with the host ports of
+    /// Prepares the machine: forwarding, the routes that keep the ranges inside, the nftables table with the host ports of
     /// the pods that are there already. Needs a tokio runtime, and works in this thread's network namespace.
     pub async fn open(settings: Settings) -> Result<Links> {
-        let cluster = range_v4(&settings.cluster_cidr)?;
-        let services = range_v4(&settings.service_cidr)?;
+        let cluster = addresses::range_v4(&settings.cluster_cidr)?;
+        let services = addresses::range_v4(&settings.service_cidr)?;
         let owners = Owners::open(&settings.run_dir)?;
         let node = netlink::connect()?;
 
@@ -71,11 +71,14 @@ impl Links {
         let uplink = plan::uplink(&links, &addresses, &netlink::defaults(&routes), settings.node_ip);
 
         apply::forward()?;
-        for range in plan::unreachable(cluster, services) {
-            apply::make_unreachable(&node, range).await?;
-        }
+        apply::make_unreachable(&node, cluster).await?;
+        apply::keep_inside(&node, services, uplink.source).await?;
         let state = State { owners, range: None };
-        rules::apply("setting up the rules", rules::whole(cluster, &state.exposed(None))).await?;
+        rules::apply(
+            "setting up the rules",
+            rules::whole(cluster.into(), &state.exposed(None)),
+        )
+        .await?;
         let inner = Inner {
             node,
             uplink,
@@ -87,8 +90,8 @@ impl Links {
 
     /// Sets the range that this node's pods take their addresses from. Pods that are there keep theirs.
     pub fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
-        let range = range_v4(cidr)?;
-        self.0.state.lock().range = Some(range);
+        let range = addresses::range_v4(cidr)?;
+        self.0.state.lock().range = Some(range.into());
         Ok(())
     }
 
@@ -180,12 +183,5 @@ impl Links {
             errors.extend(netlink::delete_link(&self.0.node, &link.name).await.err());
         }
         Error::all(errors)
-    }
-}
-
-fn range_v4(text: &str) -> Result<IpNet> {
-    match addresses::range(text)? {
-        range @ IpNet::V4(_) => Ok(range),
-        IpNet::V6(_) => Err(Error::Family { given: text.into() }),
     }
 }

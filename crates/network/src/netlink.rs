@@ -10,7 +10,7 @@ use std::{
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::{
-    address::AddressAttribute,
+    address::{AddressAttribute, AddressScope},
     link::LinkAttribute,
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error, Result,
-    plan::{DefaultRoute, Link, ROUTE_PROTOCOL},
+    plan::{DefaultRoute, LOOPBACK, Link, OWN_ADDRESS, ROUTE_PROTOCOL},
 };
 
 /// Says what was being done when the kernel refused.
@@ -165,6 +165,37 @@ pub(crate) async fn addresses(netlink: &Handle) -> Result<Vec<(u32, IpNet)>> {
         ))
     });
     Ok(addresses.collect())
+}
+
+/// Gives the loopback link an address of ours, unless it has it.
+pub(crate) async fn add_own_address(netlink: &Handle, address: Ipv4Addr) -> Result<()> {
+    let mut adding = netlink.address().add(LOOPBACK, address.into(), 32).replace();
+    let message = adding.message_mut();
+    // Of no use as a source to other machines, so that the kernel never chooses it as one.
+    message.header.scope = AddressScope::Host;
+    message.attributes.push(AddressAttribute::Label(OWN_ADDRESS.into()));
+    adding.execute().await.doing(|| format!("adding the address {address}"))
+}
+
+/// Takes our addresses away from the loopback link.
+pub(crate) async fn delete_own_addresses(netlink: &Handle) -> Result<()> {
+    let found: Vec<_> = netlink
+        .address()
+        .get()
+        .set_link_index_filter(LOOPBACK)
+        .execute()
+        .try_collect()
+        .await
+        .doing(|| "listing addresses".into())?;
+    let label = AddressAttribute::Label(OWN_ADDRESS.into());
+    for address in found.into_iter().filter(|address| address.attributes.contains(&label)) {
+        let deleted = netlink.address().del(address).execute().await;
+        match deleted.doing(|| "deleting an address of the loopback link".into()) {
+            Err(error) if is_absent(&error) => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// The IPv4 routes of the main table.

@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
-
 use crate::owners::Owner;
 
 /// The pods' gateway: link-local, the same for all, and on no machine.
@@ -23,6 +21,12 @@ pub(crate) const ALIAS: &str = "podium ";
 
 /// What marks our routes, in the range that the kernel leaves to administrators.
 pub(crate) const ROUTE_PROTOCOL: u8 = 80;
+
+/// What marks our addresses on the loopback link.
+pub(crate) const OWN_ADDRESS: &str = "lo:podium";
+
+/// A link's index in a namespace where nothing but the loopback link was ever made.
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// The longest alias that the kernel takes.
 const ALIAS_MAX: usize = 255;
@@ -73,11 +77,6 @@ impl LinkPlan {
 /// The name of a link's end on the node: unique as long as the address is.
 pub(crate) fn node_end(address: Ipv4Addr) -> String {
     format!("{NODE_END}{:08x}", address.to_bits())
-}
-
-/// The ranges whose unassigned addresses are unreachable, so that they never leave the machine.
-pub(crate) fn unreachable(cluster: IpNet, services: IpNet) -> Vec<IpNet> {
-    IpNet::aggregate(&vec![cluster, services])
 }
 
 /// One link of the machine, as observed.
@@ -225,16 +224,5 @@ mod tests {
             let source = source.map(|source| source.parse().unwrap());
             assert_eq!(found, Uplink { mtu, source }, "{defaults:?} {node_ip:?}");
         }
-    }
-
-    #[test]
-    fn the_unreachable_ranges_do_not_overlap() {
-        let range = |text: &str| text.parse::<IpNet>().unwrap();
-        let both = unreachable(range("10.244.0.0/16"), range("10.96.0.0/12"));
-        assert_eq!(both, [range("10.96.0.0/12"), range("10.244.0.0/16")]);
-        assert_eq!(
-            unreachable(range("10.0.0.0/8"), range("10.96.0.0/12")),
-            [range("10.0.0.0/8")]
-        );
     }
 }

@@ -3,10 +3,10 @@
 use crate::{
     Error, Result,
     netlink::{self, Doing},
-    rules,
+    rules, services,
 };
 
-/// Removes every link, route and rule that Podium made in this network namespace. It goes on past what
+/// Removes every link, address, route and rule that Podium made in this network namespace. It goes on past what
 /// fails and tells all of it.
 ///
 /// Forwarding stays on: something else may have come to need it.
@@ -18,6 +18,8 @@ pub async fn teardown() -> Result<()> {
         Err(Error::NoNft(_)) | Ok(()) => {}
         Err(error) => errors.push(error),
     }
+    errors.extend(services::teardown().err());
+    errors.extend(netlink::delete_own_addresses(&node).await.err());
     match netlink::links(&node).await {
         Ok(links) => {
             for link in links.iter().filter(|link| link.is_ours()) {

@@ -40,6 +40,7 @@ impl Cluster {
             addresses: names.addresses,
             https_port: 6443,
             service_cidr: "10.96.0.0/28".into(),
+            cluster_dns: None,
             cluster_domain: names.cluster_domain,
             tokens: Vec::new(),
         };

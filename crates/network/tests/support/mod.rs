@@ -1,6 +1,8 @@
 //! Network namespaces that live as long as a thread does, and probes between them. Sockets stay in the
 //! namespace they were made in, so a probe is made inside and used outside.
 
+#![allow(dead_code, reason = "not every test file needs every probe")]
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -11,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use network::{HostPort, Links, PodLink, Protocol, Settings};
+use network::{HostPort, Links, PodLink, Protocol, Settings, services, services::Proxy};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::socket::{setsockopt, sockopt::ReceiveTimeout},
@@ -121,6 +123,16 @@ impl Outside {
         let links = Links::open(settings).await.unwrap();
         links.set_pod_cidr("10.244.0.0/24").unwrap();
         links
+    }
+
+    /// A proxy for the node `here`.
+    pub fn proxy(&self) -> Proxy {
+        Proxy::open(&services::Settings {
+            node_name: "here".into(),
+            cluster_cidr: "10.244.0.0/16".into(),
+            service_cidr: "10.96.0.0/12".into(),
+        })
+        .unwrap()
     }
 }
 

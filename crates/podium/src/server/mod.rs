@@ -13,6 +13,7 @@ use apiserver::pki::{Names, Pki, write_kubeconfig};
 use apiserver::{ApiServer, Identity};
 use client::Informers;
 use futures::FutureExt;
+use nix::net::if_::InterfaceFlags;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +88,7 @@ async fn serve(settings: Settings) -> Result<()> {
         addresses: vec![node_ip],
         https_port: settings.https_listen_port,
         service_cidr: settings.service_cidr.clone(),
+        cluster_dns: Some(settings.cluster_dns),
         cluster_domain: settings.cluster_domain.clone(),
         tokens: Vec::new(),
     };
@@ -106,8 +108,11 @@ async fn serve(settings: Settings) -> Result<()> {
     let port = api.clone().serve(listener, ending.clone().cancelled_owned());
     parts.start("the API server's port", async { Ok(port.await?) });
     if let Some(opened) = opened {
-        let kubelet = client::in_process(api.in_process(Identity::node(&settings.node_name)));
-        node::start(opened, &settings, node_ip, kubelet, &pki, &ending, &mut parts)?;
+        let clients = node::Clients {
+            kubelet: client::in_process(api.in_process(Identity::node(&settings.node_name))),
+            proxy: client::in_process(api.in_process(Identity::component("system:kube-proxy"))),
+        };
+        node::start(opened, &settings, node_ip, clients, &pki, &ending, &mut parts)?;
         tokio::spawn(warn_of_firewalls(
             settings.cluster_cidr.clone(),
             settings.service_cidr.clone(),
@@ -198,8 +203,10 @@ fn own_address() -> IpAddr {
     }
     let any = nix::ifaddrs::getifaddrs().ok().and_then(|mut all| {
         all.find_map(|interface| {
+            // The loopback link has addresses of ours, which lead nowhere else.
+            let loopback = interface.flags.contains(InterfaceFlags::IFF_LOOPBACK);
             let address = interface.address?.as_sockaddr_in()?.ip();
-            (!address.is_loopback() && !address.is_link_local()).then_some(address)
+            (!loopback && !address.is_loopback() && !address.is_link_local()).then_some(address)
         })
     });
     any.unwrap_or(Ipv4Addr::LOCALHOST).into()

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use apiserver::pki::Pki;
-use client::Client;
+use client::{Client, Informers};
 use cri::{ImageService, RuntimeService};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kubelet::Kubelet;
 use kubelet::server::{Allowed, Server, ServerConfig};
+use network::dns::{self, Dns};
+use network::services::{self, Proxy};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -35,6 +37,8 @@ pub struct Opened {
     listener: TcpListener,
     /// Serves the built-in runtime on its socket.
     socket: Option<BoxFuture<'static, Result<()>>>,
+    /// Services and DNS; a remote runtime brings a network of its own.
+    services: Option<(Proxy, Dns)>,
 }
 
 /// Opens the runtime and the network, or connects to the runtime that the settings name.
@@ -52,6 +56,7 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
             images: remote,
             listener,
             socket: None,
+            services: None,
         });
     }
     let run_dir = &settings.run_dir;
@@ -61,6 +66,18 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
         cluster_cidr: settings.cluster_cidr.clone(),
         service_cidr: settings.service_cidr.clone(),
         node_ip: Some(node_ip),
+    })
+    .await?;
+    let proxy = Proxy::open(&services::Settings {
+        node_name: settings.node_name.clone(),
+        cluster_cidr: settings.cluster_cidr.clone(),
+        service_cidr: settings.service_cidr.clone(),
+    })?;
+    let dns = Dns::bind(&dns::Settings {
+        address: settings.cluster_dns,
+        domain: settings.cluster_domain.clone(),
+        cluster_cidr: settings.cluster_cidr.clone(),
+        service_cidr: settings.service_cidr.clone(),
     })
     .await?;
     let config = runtime::Config::new(&settings.data_dir, run_dir);
@@ -79,15 +96,24 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
         images: runtime,
         listener,
         socket: Some(async { Ok(served.await?) }.boxed()),
+        services: Some((proxy, dns)),
     })
 }
 
-/// Starts the kubelet, its port and the CRI socket; all end with `ending`, containers do not.
+/// The clients of a node's parts, each under its own identity.
+pub struct Clients {
+    /// The kubelet's.
+    pub kubelet: Client,
+    /// That of Services and DNS.
+    pub proxy: Client,
+}
+
+/// Starts the kubelet, its port, the CRI socket, Services and DNS; all end with `ending`, containers do not.
 pub fn start(
     opened: Opened,
     settings: &Settings,
     node_ip: IpAddr,
-    client: Client,
+    clients: Clients,
     pki: &Pki,
     ending: &CancellationToken,
     parts: &mut Parts,
@@ -97,6 +123,7 @@ pub fn start(
         images,
         listener,
         socket,
+        services,
     } = opened;
     let config = kubelet::Config {
         node_name: settings.node_name.clone(),
@@ -115,10 +142,20 @@ pub fn start(
             interval: settings.http_check_frequency,
         }),
     };
-    let kubelet = Kubelet::new(config, client, runtime.clone(), images)?;
+    let kubelet = Kubelet::new(config, clients.kubelet, runtime.clone(), images)?;
     let server = Server::new(server_config(pki)?, runtime, Arc::new(kubelet.pods()))?;
     if let Some(socket) = socket {
         parts.start("the CRI socket", socket);
+    }
+    if let Some((proxy, dns)) = services {
+        let informers = Informers::new(clients.proxy);
+        let ending = ending.clone();
+        parts.start("Services and DNS", async move {
+            let both = async { tokio::join!(services::run(proxy, &informers), dns.run(&informers)) };
+            // Told to end, they do; else they work for ever.
+            ending.run_until_cancelled(both).await;
+            Ok(())
+        });
     }
     parts.start("the kubelet's port", server.serve(listener, ending.clone()).map(Ok));
     parts.start("the kubelet", kubelet.run(ending.clone().cancelled_owned()).map(Ok));
