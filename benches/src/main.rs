@@ -5,6 +5,7 @@ mod cluster;
 mod deployments;
 mod load;
 mod pods;
+mod services;
 mod usage;
 
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ fn row(what: &str, value: impl std::fmt::Display) {
 }
 
 fn milliseconds(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+    format!("{:.2} ms", duration.as_secs_f64() * 1e3)
 }
 
 fn main() -> Result<()> {
@@ -165,6 +166,23 @@ async fn measure(options: &Options, own: Option<cluster::Podium>) -> Result<()> 
             let per_second = load::run(&client, &config, connections, kind, seconds).await?;
             row(name, format!("{per_second:.0} /s"));
         }
+    }
+    if own.is_some() && options.wants("services") {
+        row(
+            "DNS answer (services), p50 of 1,000",
+            milliseconds(median(&mut services::names(1000).await?)),
+        );
+        let mut took = services::endpoints(&client, 50).await?;
+        row(
+            "pod's readiness written → connections taken (services), p50 of 50",
+            milliseconds(median(&mut took)),
+        );
+        services::create_many(&client, 5000).await?;
+        let mut took = services::endpoints(&client, 50).await?;
+        row(
+            "the same among 5,000 Services (services), p50 of 50",
+            milliseconds(median(&mut took)),
+        );
     }
     if let Some(podium) = &own {
         podium.stop()?;
