@@ -24,6 +24,29 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A text as Go quotes it (`%q`).
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 /// What a runtime says, as upstream puts it into events and statuses: an error without a code is only its text.
 pub fn runtime_error(error: &cri::Error) -> String {
     match error.code {
@@ -35,6 +58,18 @@ pub fn runtime_error(error: &cri::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_quoted_as_in_go() {
+        for (text, quoted) in [
+            ("", r#""""#),
+            ("ls -l", r#""ls -l""#),
+            ("say \"ä\"\n", r#""say \"ä\"\n""#),
+            ("\u{1b}[0m\\", r#""\x1b[0m\\""#),
+        ] {
+            assert_eq!(quote(text), quoted);
+        }
+    }
 
     #[test]
     fn durations_print_as_in_go() {

@@ -1,11 +1,12 @@
 //! TLS to a container whose certificate nobody vouches for: a probe asks whether it answers, not who it is.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, InvalidMessage, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -48,15 +49,34 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-/// Shakes hands with whoever is there.
-pub async fn connect(stream: TcpStream, host: &str) -> std::io::Result<TlsStream<TcpStream>> {
+/// Made once: it holds no more than what every probe shares.
+static CONFIG: LazyLock<Option<Arc<ClientConfig>>> = LazyLock::new(|| {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(std::io::Error::other)?
+        .ok()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
         .with_no_client_auth();
-    let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    Some(Arc::new(config))
+});
+
+/// Shakes hands with whoever is there.
+pub async fn connect(stream: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+    let config = CONFIG.clone().ok_or(io::ErrorKind::Unsupported)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(config).connect(name, stream).await
+}
+
+/// Why there was no handshake, in Go's words where users meet them.
+pub fn said(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "http: server gave HTTP response to HTTPS client".into()
+        }
+        Some(error) => format!("tls: {error}"),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => "EOF".into(),
+        None => error.to_string(),
+    }
 }

@@ -41,8 +41,8 @@ pub async fn run(
         (None, Some(action), _) => {
             let asked = tokio::time::timeout(within, Handler::Http(action).run(runtime, target, within)).await;
             match asked {
-                Ok(Outcome::Success) => Ok(()),
-                Ok(Outcome::Failure(error) | Outcome::Error(error)) => Err(error),
+                Ok(Outcome::Success | Outcome::Warning(_)) => Ok(()),
+                Ok(Outcome::Failure(error) | Outcome::Error { error, .. }) => Err(error),
                 Err(_) => Err(late()),
             }
             .map_err(|error| {

@@ -275,7 +275,7 @@ fn ends_alone(
     if allocation::ends_for_resize(pod, role, container, allocation) {
         return Some((format!("Container {} resize requires restart", container.name), None));
     }
-    memory.probes.condemned(container, &instance.id)
+    memory.probes.condemned(pod, role, container, &instance.id)
 }
 
 /// A sandbox that lost its address, or stands in the wrong network, cannot hold the pod.

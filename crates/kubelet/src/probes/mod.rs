@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use tokio::task::AbortHandle;
 
 use crate::pods::observed::{Instance, Observed, State};
-use crate::pods::pod::PodExt;
+use crate::pods::pod::{PodExt, Role};
 
 pub use run::Surroundings;
 
@@ -87,21 +87,38 @@ impl Results {
     }
 
     /// Why an instance must end, and in how many seconds, where not what the pod says.
-    pub fn condemned(&self, container: &Container, instance: &str) -> Option<(String, Option<i64>)> {
+    pub fn condemned(
+        &self,
+        pod: &Pod,
+        role: Role,
+        container: &Container,
+        instance: &str,
+    ) -> Option<(String, Option<i64>)> {
         [(Kind::Liveness, "liveness"), (Kind::Startup, "startup")]
             .into_iter()
-            .find_map(|(kind, word)| {
-                let bad = self.get(instance, kind) == Some(false);
+            .find(|(kind, _)| self.get(instance, *kind) == Some(false))
+            .map(|(kind, word)| {
                 let grace = kind
                     .of(container)
                     .and_then(|probe| probe.termination_grace_period_seconds);
-                bad.then(|| {
-                    (
-                        format!("Container {} failed {word} probe, will be restarted", container.name),
-                        grace,
-                    )
-                })
+                (epitaph(pod, role, container, word), grace)
             })
+    }
+}
+
+/// What the event of a container's end says that failed a probe.
+fn epitaph(pod: &Pod, role: Role, container: &Container, probe: &str) -> String {
+    let name = &container.name;
+    let policy = container
+        .restart_policy
+        .as_ref()
+        .or_else(|| pod.spec.as_ref()?.restart_policy.as_ref());
+    match role {
+        Role::Init | Role::Sidecar => format!("Init container {name} failed {probe} probe"),
+        _ if policy.is_none_or(|policy| policy != "Never") => {
+            format!("Container {name} failed {probe} probe, will be restarted")
+        }
+        _ => format!("Container {name} failed {probe} probe"),
     }
 }
 
@@ -112,7 +129,8 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Has exactly the probes run that the instances need; none when the pod is `over`.
+    /// Has exactly the probes run that the instances need. Of a pod that is `over` only readiness is of interest: who still talks to it
+    /// wants to know how long it answers.
     pub fn keep(
         &mut self,
         pod: &Pod,
@@ -122,7 +140,7 @@ impl Probes {
         surroundings: &Arc<Surroundings>,
     ) {
         let mut wanted = HashMap::new();
-        for (_, container) in pod.containers().filter(|_| !over) {
+        for (_, container) in pod.containers() {
             let Some(instance) = observed
                 .latest(&container.name)
                 .filter(|instance| instance.state == State::Running)
@@ -133,9 +151,9 @@ impl Probes {
                 let Some(probe) = kind.of(container) else { continue };
                 let started = results.started(container, &instance.id);
                 let due = match kind {
-                    Kind::Startup => !started && results.get(&instance.id, kind) != Some(false),
+                    Kind::Startup => !over && !started && results.get(&instance.id, kind) != Some(false),
                     Kind::Readiness => started,
-                    Kind::Liveness => started && results.get(&instance.id, kind) != Some(false),
+                    Kind::Liveness => !over && started && results.get(&instance.id, kind) != Some(false),
                 };
                 if due {
                     wanted.insert((instance.id.clone(), kind), (container, instance, probe));
@@ -166,9 +184,7 @@ fn spawn(
     kind: Kind,
     surroundings: &Arc<Surroundings>,
 ) -> AbortHandle {
-    let role = pod
-        .container(&container.name)
-        .map_or(crate::pods::pod::Role::App, |(role, _)| role);
+    let role = pod.container(&container.name).map_or(Role::App, |(role, _)| role);
     let about = pod.container_reference(role, &container.name);
     let task = run::run(
         surroundings.clone(),
@@ -184,5 +200,51 @@ fn spawn(
 impl Drop for Probes {
     fn drop(&mut self) {
         self.running.values().for_each(AbortHandle::abort);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_container_is_told_by_its_policy() {
+        let probed = |policy: Value| json!({"name": "c", "restartPolicy": policy, "livenessProbe": {"terminationGracePeriodSeconds": 3}});
+        let pod = |policy: &str, own: Value, init: bool| -> Pod {
+            let (inits, apps) = if init {
+                (json!([probed(own)]), json!([]))
+            } else {
+                (json!([]), json!([probed(own)]))
+            };
+            let spec = json!({"restartPolicy": policy, "initContainers": inits, "containers": apps});
+            serde_json::from_value(json!({"spec": spec})).unwrap()
+        };
+        let mut results = Results::default();
+        results.set("1", Kind::Liveness, false);
+        for (pod, said) in [
+            (
+                pod("Always", Value::Null, false),
+                "Container c failed liveness probe, will be restarted",
+            ),
+            (pod("Never", Value::Null, false), "Container c failed liveness probe"),
+            (
+                pod("Never", "OnFailure".into(), false),
+                "Container c failed liveness probe, will be restarted",
+            ),
+            (
+                pod("Always", "Always".into(), true),
+                "Init container c failed liveness probe",
+            ),
+        ] {
+            let (role, container) = pod.container("c").unwrap();
+            assert_eq!(
+                results.condemned(&pod, role, container, "1"),
+                Some((said.to_owned(), Some(3)))
+            );
+            assert_eq!(results.condemned(&pod, role, container, "2"), None);
+        }
     }
 }

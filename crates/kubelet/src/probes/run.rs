@@ -43,6 +43,9 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
     )
 }
 
+/// So often what cannot be asked is asked again at once.
+const TRIES: usize = 3;
+
 /// Probes until it is dropped, or until there is nothing more to find out.
 pub async fn run(
     surroundings: Arc<Surroundings>,
@@ -76,24 +79,17 @@ pub async fn run(
             container: &container,
             ip: &surroundings.ip,
         };
-        let good = match handler.run(&*surroundings.runtime, &target, timeout).await {
-            Outcome::Success => true,
-            Outcome::Failure(seen) => {
-                surroundings.events.record(
-                    &about,
-                    Warning,
-                    "Unhealthy",
-                    format!("{} probe failed: {seen}", kind.word()),
-                );
-                false
+        let mut outcome = handler.run(&*surroundings.runtime, &target, timeout).await;
+        for _ in 1..TRIES {
+            if matches!(outcome, Outcome::Error { .. }) {
+                outcome = handler.run(&*surroundings.runtime, &target, timeout).await;
             }
-            Outcome::Error(error) => {
-                // What could not be asked says nothing of the container.
-                let message = format!("{} probe errored and resulted in unknown state: {error}", kind.word());
-                surroundings.events.record(&about, Warning, "Unhealthy", message);
-                continue;
-            }
-        };
+        }
+        let (good, event) = judge(outcome, kind);
+        if let Some((reason, message)) = event {
+            surroundings.events.record(&about, Warning, reason, message);
+        }
+        let Some(good) = good else { continue };
         let result = count.take(good);
         if result.is_some() && result != told {
             told = result;
@@ -102,6 +98,27 @@ pub async fn run(
             if kind == Kind::Startup || (kind == Kind::Liveness && !good) {
                 return;
             }
+        }
+    }
+}
+
+/// What an outcome says of the container, if anything, and the event that tells it: reason and message.
+fn judge(outcome: Outcome, kind: Kind) -> (Option<bool>, Option<(&'static str, String)>) {
+    let word = kind.word();
+    match outcome {
+        Outcome::Success => (Some(true), None),
+        Outcome::Warning(seen) => {
+            let message = format!("{word} probe warning: {seen}");
+            (Some(true), Some(("ProbeWarning", message)))
+        }
+        Outcome::Failure(seen) => {
+            let message = format!("{word} probe failed: {seen}");
+            (Some(false), Some(("Unhealthy", message)))
+        }
+        // What could not be asked says nothing of the container.
+        Outcome::Error { state, error } => {
+            let message = format!("{word} probe errored and resulted in {state} state: {error}");
+            (None, Some(("Unhealthy", message)))
         }
     }
 }
