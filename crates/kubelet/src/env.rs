@@ -1,11 +1,16 @@
 //! The environment of a container: Services, `envFrom`, `env`, in that order, the later winning.
 
+mod file;
+
+use std::collections::HashMap;
+
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, Service};
 
 use crate::expand::expand;
 use crate::field::{self, Addresses, Capacity};
 use crate::objects::{Kind, Objects};
 use crate::pods::pod::PodExt;
+use crate::volumes::Mounted;
 
 /// What the environment can refer to besides objects.
 pub struct Facts<'a> {
@@ -17,15 +22,17 @@ pub struct Facts<'a> {
     pub capacity: Capacity,
     /// Variables of Services.
     pub services: Vec<(String, String)>,
+    /// Where its volumes are on the node.
+    pub volumes: &'a HashMap<String, Mounted>,
 }
 
 /// Resolves all of it; the error is what the container's status says.
 pub async fn resolve(
     container: &Container,
-    facts: Facts<'_>,
+    facts: &Facts<'_>,
     objects: &Objects,
 ) -> Result<Vec<(String, String)>, String> {
-    let mut env = Variables(facts.services);
+    let mut env = Variables(facts.services.clone());
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let reference = match (&source.config_map_ref, &source.secret_ref) {
@@ -39,13 +46,13 @@ pub async fn resolve(
         let Some(data) = objects.get(kind, name, optional.unwrap_or(false)).await? else {
             continue;
         };
-        for (key, value) in data.iter() {
+        for (key, value) in data.variables() {
             env.set(format!("{prefix}{key}"), String::from_utf8_lossy(value).into_owned());
         }
     }
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value_from, &variable.value) {
-            (Some(source), _) => from(source, container, facts.pod, facts.addresses, facts.capacity, objects).await?,
+            (Some(source), _) => from(source, container, facts, objects).await?,
             (None, Some(value)) => Some(expand(value, &env.0)),
             (None, None) => Some(String::new()),
         };
@@ -59,33 +66,34 @@ pub async fn resolve(
 async fn from(
     source: &EnvVarSource,
     container: &Container,
-    pod: &Pod,
-    addresses: &Addresses,
-    capacity: Capacity,
+    facts: &Facts<'_>,
     objects: &Objects,
 ) -> Result<Option<String>, String> {
     if let Some(field) = &source.field_ref {
-        return field::pod_field(pod, addresses, &field.field_path).map(Some);
+        return field::pod_field(facts.pod, facts.addresses, &field.field_path).map(Some);
     }
     if let Some(resource) = &source.resource_field_ref {
-        return field::resource_field(pod, &container.name, resource, capacity).map(Some);
+        return field::resource_field(facts.pod, &container.name, resource, facts.capacity).map(Some);
+    }
+    if let Some(key) = &source.file_key_ref {
+        return file::variable(key, facts.volumes);
     }
     let (kind, name, key, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
         (Some(map), _) => (Kind::ConfigMap, &map.name, &map.key, map.optional),
         (None, Some(secret)) => (Kind::Secret, &secret.name, &secret.key, secret.optional),
-        (None, None) => return Err("fileKeyRef is not served by this build".into()),
+        (None, None) => return Ok(Some(String::new())),
     };
     let optional = optional.unwrap_or(false);
     let Some(data) = objects.get(kind, name, optional).await? else {
         return Ok(None);
     };
-    match data.get(key) {
-        Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
+    match data.variables().find(|(known, _)| *known == key) {
+        Some((_, value)) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
         None if optional => Ok(None),
         None => Err(format!(
             "couldn't find key {key} in {} {}/{name}",
             kind.name(),
-            pod.namespace()
+            facts.pod.namespace()
         )),
     }
 }

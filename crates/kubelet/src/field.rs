@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Pod, ResourceFieldSelector};
 
 use crate::cri_config::resources;
 use crate::pods::pod::PodExt;
+use crate::words;
 
 /// What a container may use when it says nothing itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub fn pod_field(pod: &Pod, addresses: &Addresses, path: &str) -> Result<String,
         "metadata.uid" => pod.uid().to_owned(),
         "metadata.labels" => map_lines(pod.metadata.labels.iter().flatten()),
         "metadata.annotations" => map_lines(pod.metadata.annotations.iter().flatten()),
-        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        "spec.nodeName" | "spec.host" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         "spec.serviceAccountName" => spec
             .and_then(|spec| spec.service_account_name.clone())
             .unwrap_or_default(),
@@ -61,11 +62,13 @@ pub fn pod_field(pod: &Pod, addresses: &Addresses, path: &str) -> Result<String,
 
 /// One `key="value"` a line, in order; the values are quoted.
 fn map_lines<'a>(entries: impl Iterator<Item = (&'a String, &'a String)>) -> String {
-    let lines: Vec<String> = entries.map(|(key, value)| format!("{key}={value:?}")).collect();
+    let lines: Vec<String> = entries
+        .map(|(key, value)| format!("{key}={}", words::quote(value)))
+        .collect();
     lines.join("\n")
 }
 
-/// A request or limit of a container, divided and rounded up.
+/// A request or limit of a container, divided and rounded up. A container without a limit has its pod's, and else the node's.
 pub fn resource_field(
     pod: &Pod,
     container: &str,
@@ -121,7 +124,7 @@ mod tests {
     fn fields_and_resources() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "labels": {"a": "1", "b": "say \"x\""}},
-            "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "100"}}}]},
+            "spec": {"nodeName": "n", "resources": {"limits": {"memory": "2Ki"}}, "containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}, "requests": {"memory": "100"}}}]},
         }))
         .unwrap();
         let addresses = Addresses {
@@ -135,7 +138,8 @@ mod tests {
             ("metadata.annotations['none']", Ok("")),
             ("status.podIP", Ok("10.0.0.1")),
             ("status.podIPs", Ok("10.0.0.1,fd00::1")),
-            ("spec.host", Err("unsupported fieldPath: spec.host")),
+            ("spec.host", Ok("n")),
+            ("spec.hosts", Err("unsupported fieldPath: spec.hosts")),
         ] {
             assert_eq!(
                 pod_field(&pod, &addresses, path),
@@ -145,13 +149,14 @@ mod tests {
         let capacity = Capacity {
             cpu_millis: 4000,
             memory: 4096,
-            ephemeral_storage: 0,
+            ephemeral_storage: 7,
         };
         for (resource, divisor, value) in [
             ("limits.cpu", None, "2"),
             ("limits.cpu", Some("1m"), "1500"),
             ("requests.memory", Some("1Ki"), "1"),
-            ("limits.memory", None, "4096"),
+            ("limits.memory", None, "2048"),
+            ("limits.ephemeral-storage", None, "7"),
         ] {
             let selector = serde_json::from_value(json!({"resource": resource, "divisor": divisor})).unwrap();
             assert_eq!(resource_field(&pod, "c", &selector, capacity).unwrap(), value);

@@ -4,6 +4,7 @@
 //! their workers. What is immutable is read once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,37 @@ use crate::pods::Mailbox;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The data of a ConfigMap or Secret.
-pub type Data = BTreeMap<String, Vec<u8>>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Data {
+    entries: BTreeMap<String, Vec<u8>>,
+    /// Keys of what a ConfigMap has as `binaryData`: good for files, and not for variables.
+    binary: Vec<String>,
+}
+
+impl Deref for Data {
+    type Target = BTreeMap<String, Vec<u8>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.entries
+    }
+}
+
+impl Data {
+    /// What can be a variable.
+    pub fn variables(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.entries.iter().filter(|(key, _)| !self.binary.contains(key))
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[(String, Vec<u8>); N]> for Data {
+    fn from(entries: [(String, Vec<u8>); N]) -> Self {
+        Self {
+            entries: entries.into(),
+            binary: Vec::new(),
+        }
+    }
+}
 
 /// Which kind of object is referred to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,13 +167,20 @@ fn of_config_map(object: &ConfigMap) -> Data {
     let text = object.data.iter().flatten();
     let text = text.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
     let binary = object.binary_data.iter().flatten();
-    text.chain(binary.map(|(key, value)| (key.clone(), value.0.clone())))
-        .collect()
+    Data {
+        entries: text
+            .chain(binary.clone().map(|(key, value)| (key.clone(), value.0.clone())))
+            .collect(),
+        binary: binary.map(|(key, _)| key.clone()).collect(),
+    }
 }
 
 fn of_secret(object: &Secret) -> Data {
     let data = object.data.iter().flatten();
-    data.map(|(key, value)| (key.clone(), value.0.clone())).collect()
+    Data {
+        entries: data.map(|(key, value)| (key.clone(), value.0.clone())).collect(),
+        binary: Vec::new(),
+    }
 }
 
 /// Tells the worker of every change that it has not read.
@@ -266,6 +304,7 @@ mod tests {
         let map = serde_json::from_value(json!({"data": {"a": "1"}, "binaryData": {"b": "AAE="}})).unwrap();
         let data = of_config_map(&map);
         assert_eq!((data["a"].as_slice(), data["b"].as_slice()), (&b"1"[..], &[0, 1][..]));
+        assert!(data.variables().map(|(key, _)| key).eq(["a"]));
         let secret = serde_json::from_value(json!({"data": {"s": "aGlkZGVu"}})).unwrap();
         assert_eq!(of_secret(&secret)["s"], b"hidden");
     }

@@ -270,6 +270,7 @@ impl Worker {
         }
         security::verify_non_root(&pod, container, &image.user).map_err(refused)?;
         let addresses = self.addresses();
+        let volumes = self.volumes.clone().unwrap_or_default();
         // A static pod runs without an API server.
         if !api::pod::is_static(&pod) {
             self.context.services.synced().await;
@@ -280,8 +281,9 @@ impl Worker {
             addresses: &addresses,
             capacity: self.context.capacity,
             services: env::services(&pod, services.iter().map(|service| &**service)),
+            volumes: &volumes,
         };
-        let env = env::resolve(container, facts, &self.objects).await.map_err(refused)?;
+        let env = env::resolve(container, &facts, &self.objects).await.map_err(refused)?;
         let mounts = self
             .mounts(container, &env, &addresses.pod, volume_images)
             .map_err(refused)?;
