@@ -102,6 +102,18 @@ impl Podium {
         }
     }
 
+    /// Imports a further image, which only some rows need.
+    pub fn import(&self, name: &str) -> Result<()> {
+        let mut import = Command::new(&self.binary);
+        import.args(["image", "import"]).arg(self.images.join(name));
+        import.arg("--run-dir").arg(self.dir.path().join("run"));
+        ensure!(
+            import.stdout(Stdio::null()).status()?.success(),
+            "podium image import {name}"
+        );
+        Ok(())
+    }
+
     /// Ends the server and takes everything it made away.
     pub fn stop(&self) -> Result<()> {
         if let Some(mut server) = self.server.borrow_mut().take() {

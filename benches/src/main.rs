@@ -5,6 +5,7 @@ mod cluster;
 mod deployments;
 mod load;
 mod pods;
+mod probes;
 mod services;
 mod usage;
 
@@ -31,6 +32,12 @@ pub struct Options {
     /// The image of the measured pods; it must have `sh` and `sleep` and be on the node.
     #[arg(long, default_value = "localhost/busybox:1")]
     image: String,
+    /// The image of pods that answer probes: `tests/web`.
+    #[arg(long, default_value = "localhost/web:1")]
+    web_image: String,
+    /// Names of the processes that make up the cluster of --kubeconfig, such as kubelet, for the rows about processor time.
+    #[arg(long, value_delimiter = ',')]
+    processes: Vec<String>,
     /// Only rows whose name contains this.
     #[arg(long)]
     only: Option<String>,
@@ -124,7 +131,10 @@ async fn measure(options: &Options, own: Option<cluster::Podium>) -> Result<()> 
         );
     }
     if options.wants("many") || options.wants("memory") || options.wants("cpu") {
-        let up = pods::create_many(&client, &options.image, options.many).await?;
+        let up = pods::create_many(&client, options.many, |n| {
+            pods::pod(&format!("many-{n}"), &options.image, 1)
+        })
+        .await?;
         row(&format!("0 → {} pods ready (many)", options.many), milliseconds(up));
         if let Some(podium) = &own {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -151,6 +161,7 @@ async fn measure(options: &Options, own: Option<cluster::Podium>) -> Result<()> 
         let what = format!("Deployment deleted → {} pods gone (deployment)", options.many);
         row(&what, milliseconds(gone));
     }
+    probes::measure(options, &client, own.as_ref()).await?;
     let seconds = Duration::from_secs(options.seconds);
     for (name, connections, kind) in [
         ("durable creates (load), 1 connection", 1, load::Kind::Create),

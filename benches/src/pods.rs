@@ -43,7 +43,8 @@ pub async fn wait_for_node(client: &Client) -> Result<()> {
     anyhow::bail!("no node became Ready")
 }
 
-fn pod(name: &str, image: &str, containers: usize) -> Result<Pod> {
+/// A pod that does nothing.
+pub fn pod(name: &str, image: &str, containers: usize) -> Result<Pod> {
     let containers: Vec<_> = (0..containers)
         .map(|n| json!({"name": format!("c{n}"), "image": image, "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"]}))
         .collect();
@@ -55,7 +56,8 @@ fn pod(name: &str, image: &str, containers: usize) -> Result<Pod> {
     Ok(serde_json::from_value(pod)?)
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether a pod is Ready.
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
 }
@@ -190,7 +192,7 @@ fn process(command: &[String]) -> Result<Option<nix::unistd::Pid>> {
 }
 
 /// Creates many pods at once; gives the time until all are ready.
-pub async fn create_many(client: &Client, image: &str, many: usize) -> Result<Duration> {
+pub async fn create_many(client: &Client, many: usize, make: impl Fn(usize) -> Result<Pod>) -> Result<Duration> {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let from = pods
         .list(&ListParams::default().limit(1))
@@ -206,13 +208,8 @@ pub async fn create_many(client: &Client, image: &str, many: usize) -> Result<Du
     let create = async {
         futures::stream::iter(0..many)
             .map(|n| {
-                let pods = pods.clone();
-                async move {
-                    anyhow::Ok(
-                        pods.create(&PostParams::default(), &pod(&format!("many-{n}"), image, 1)?)
-                            .await?,
-                    )
-                }
+                let (pods, pod) = (pods.clone(), make(n));
+                async move { anyhow::Ok(pods.create(&PostParams::default(), &pod?).await?) }
             })
             .buffer_unordered(16)
             .try_for_each(|_| async { Ok(()) })

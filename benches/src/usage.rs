@@ -40,6 +40,26 @@ pub fn cpu(processes: &[i32]) -> Result<Duration> {
     Ok(TICK * ticks)
 }
 
+/// The processes with one of these names.
+pub fn named(names: &[String]) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let command = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        // The kernel keeps 15 characters of a name.
+        if names
+            .iter()
+            .any(|name| name.bytes().take(15).eq(command.trim_end().bytes()))
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 /// Bytes as a table shows them.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
