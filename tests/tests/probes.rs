@@ -48,19 +48,13 @@ fn events(cluster: &Cluster, pod: &str) -> String {
 
 #[track_caller]
 fn until_event(cluster: &Cluster, pod: &str, reason: &str, words: &str) {
-    let mut seen = String::new();
-    for _ in 0..600 {
-        seen = events(cluster, pod);
-        let is_it = |line: &str| {
-            line.split_once(' ')
-                .is_some_and(|(first, rest)| first == reason && rest.contains(words))
-        };
-        if seen.lines().any(is_it) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    panic!("no event {reason} {words:?} of {pod}:\n{seen}");
+    let is_it = |line: &str| {
+        line.split_once(' ')
+            .is_some_and(|(first, rest)| first == reason && rest.contains(words))
+    };
+    eventually(&format!("an event {reason} {words:?} of {pod}"), || {
+        events(cluster, pod).lines().any(is_it).then_some(())
+    });
 }
 
 #[track_caller]

@@ -173,7 +173,11 @@ async fn a_request_has_the_probes_headers() {
         assert_eq!(asked(port, action, ENOUGH).await, Outcome::Success);
         let mut all = Vec::new();
         while let Ok(request) = requests.try_recv() {
-            let mut lines: Vec<String> = request.trim().split("\r\n").map(str::to_owned).collect();
+            let mut lines: Vec<String> = request
+                .trim()
+                .split("\r\n")
+                .map(|line| line.trim().to_owned())
+                .collect();
             lines[1..].sort();
             all.push(lines.join("|"));
         }
