@@ -13,13 +13,14 @@ const NODE_PORT: &str = "http://192.0.2.10:30090/";
 /// So many requests leave none of ten pods out but once in a hundred million times.
 const ENOUGH: usize = 200;
 
-/// A pod that asks the others.
+/// A pod that asks the others: with busybox, and with what asks glibc for names.
 const CLIENT: &str = "{apiVersion: v1, kind: Pod, metadata: {name: client, namespace: demo}, spec: {terminationGracePeriodSeconds: 0, \
-    containers: [{name: main, image: 'localhost/web:1', command: [sleep, 12h]}]}}";
+    containers: [{name: busybox, image: 'localhost/busybox:1', command: [sleep, 12h]}, \
+    {name: glibc, image: 'localhost/web:1', command: [sleep, 12h]}]}}";
 
 fn cluster() -> Cluster {
     let cluster = Cluster::with(Options {
-        images: &["web", "web-2"],
+        images: &["web", "web-2", "busybox"],
         ..Options::default()
     });
     cluster.kubectl_with(&["apply", "-f", "-"], WEB).ok();
@@ -63,8 +64,11 @@ fn from_outside(cluster: &Cluster, requests: usize) -> BTreeSet<String> {
 }
 
 fn from_pod(cluster: &Cluster, url: &str, requests: usize) -> BTreeSet<String> {
-    let ask = format!("for i in $(seq {requests}); do busybox wget -qO- -T 5 {url}; done");
-    pods(&k(cluster, &["exec", "client", "--", "sh", "-c", &ask]), requests)
+    let ask = format!("for i in $(seq {requests}); do wget -qO- -T 5 {url}; done");
+    pods(
+        &k(cluster, &["exec", "client", "-c", "busybox", "--", "sh", "-c", &ask]),
+        requests,
+    )
 }
 
 /// The pods that are ready by the Service's slices.
@@ -142,7 +146,8 @@ fn ten_replicas_are_reached_by_port_address_and_name() {
 
 /// Names from a pod: by glibc's resolver, by busybox' own, and what there is no name for.
 fn names(cluster: &Cluster) {
-    let exec = |script: &str| k(cluster, &["exec", "client", "--", "bash", "-c", script]);
+    let glibc = |script: &str| k(cluster, &["exec", "client", "-c", "glibc", "--", "bash", "-c", script]);
+    let exec = |script: &str| k(cluster, &["exec", "client", "-c", "busybox", "--", "sh", "-c", script]);
     let resolv_conf = exec("cat /etc/resolv.conf");
     assert!(resolv_conf.contains("nameserver 10.96.0.10\n"), "{resolv_conf}");
     assert!(
@@ -150,19 +155,21 @@ fn names(cluster: &Cluster) {
         "{resolv_conf}"
     );
     // bash asks glibc, with search domains.
-    let page = exec("exec 3<>/dev/tcp/site.demo/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+    let page = glibc("exec 3<>/dev/tcp/site.demo/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
     assert!(page.contains("web 1 on web-"), "{page}");
-    exec("exec 3<>/dev/tcp/kubernetes.default/443");
-    let found = exec("busybox nslookup kubernetes.default.svc.cluster.local");
-    assert!(found.contains("10.96.0.1"), "{found}");
-    let found = exec("busybox nslookup -type=srv _http._tcp.site.demo.svc.cluster.local");
+    glibc("exec 3<>/dev/tcp/kubernetes.default/443");
+    for name in ["kubernetes.default", "kubernetes.default.svc.cluster.local"] {
+        let found = exec(&format!("nslookup {name}"));
+        assert!(found.contains("Address: 10.96.0.1"), "{found}");
+    }
+    let found = exec("nslookup -type=srv _http._tcp.site.demo.svc.cluster.local");
     assert!(found.contains("80 site.demo.svc.cluster.local"), "{found}");
-    let found = exec("busybox nslookup 10.96.0.10");
+    let found = exec("nslookup 10.96.0.10");
     assert!(found.contains("kube-dns.kube-system.svc.cluster.local"), "{found}");
-    let missing = exec("busybox nslookup nobody.demo.svc.cluster.local; true");
+    let missing = exec("nslookup nobody.demo.svc.cluster.local; true");
     assert!(missing.contains("NXDOMAIN"), "{missing}");
     // There is no resolver to ask in this namespace: that is said and not waited for.
-    let outside = exec("time busybox nslookup example.org; true");
+    let outside = exec("time nslookup example.org; true");
     assert!(
         outside.contains("SERVFAIL") || outside.contains("can't resolve"),
         "{outside}"

@@ -172,6 +172,14 @@ fn without_endpoints_a_service_refuses_at_once() {
             ErrorKind::ConnectionRefused
         );
 
+        // An address that the node has itself is served by the node, as that of the DNS server is.
+        sh("ip address add 10.96.0.5/32 dev lo scope host");
+        let in_node = TcpListener::bind("10.96.0.5:80").unwrap();
+        c.connect(at("10.96.0.5:80")).unwrap();
+        connect(at("10.96.0.5:80")).unwrap();
+        drop(in_node);
+        sh("ip address delete 10.96.0.5/32 dev lo");
+
         // There are endpoints, but not here.
         update(&mut proxy, service(spec(local), &[(elsewhere, "there", "ready")]));
         let silent = outside.space.run(|| connect_in_vain(at("192.0.2.1:30080")));

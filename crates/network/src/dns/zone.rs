@@ -167,7 +167,10 @@ impl Zone {
     /// Answers a question.
     pub(crate) fn answer(&self, question: &Name, kind: RecordType) -> Answer {
         if !self.domain.zone_of(question) {
-            return self.reverse(question, kind);
+            return match self.unqualified(question, kind) {
+                Some(answer) => answer,
+                None => self.reverse(question, kind),
+            };
         }
         let labels: Vec<String> = question
             .iter()
@@ -207,6 +210,22 @@ impl Zone {
             },
             _ => Answer::NoName,
         }
+    }
+
+    /// Answers for `web.default` and `web.default.svc` as they are. Clients come to these names by their search list
+    /// before they ask for them so, but for busybox' nslookup, which does not search for what has a dot.
+    fn unqualified(&self, question: &Name, kind: RecordType) -> Option<Answer> {
+        let labels: Vec<String> = question
+            .iter()
+            .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
+            .collect();
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let ([service, namespace] | [service, namespace, "svc"]) = labels[..] else {
+            return None;
+        };
+        let observed = self.picture.get(&key(Some(namespace), service))?;
+        let record = |data| Record::from_rdata(question.clone(), TTL, data);
+        Some(self.service(&observed, &[service, namespace, "svc"], &[], kind, &record))
     }
 
     /// Answers what is asked of a Service's name `here`, or a name below it.
@@ -506,6 +525,9 @@ mod tests {
             (PTR, "6.0.96.10.in-addr.arpa.", "NoName"),
             (PTR, "1.2.0.192.in-addr.arpa.", "Elsewhere"),
             (A, "example.org.", "Elsewhere"),
+            (A, "web.default.", "10.96.0.5"),
+            (A, "web.default.svc.", "10.96.0.5"),
+            (A, "gone.default.", "Elsewhere"),
             (A, "xcluster.local.", "Elsewhere"),
         ] {
             assert_eq!(ask(&zone, kind, name), expected, "{kind} {name}");

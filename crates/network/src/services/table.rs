@@ -292,9 +292,8 @@ fn rules(cluster: Ipv4Net, services: Ipv4Net) -> Vec<Step> {
     for hook in ["input", "forward", "local-out"] {
         add(hook, new().into_iter().chain([e::goto(TURN_AWAY)]).collect());
     }
-    add(TURN_AWAY, look_up(UNSERVED).collect());
     add(TURN_AWAY, look_up_node_port(UNSERVED).collect());
-    // An address of Services that is the node's own is served here, such as that of the DNS server.
+    // What is for an address of the node's own is for a socket: that of Services is the DNS server's.
     add(
         TURN_AWAY,
         vec![
@@ -303,6 +302,7 @@ fn rules(cluster: Ipv4Net, services: Ipv4Net) -> Vec<Step> {
             e::end(),
         ],
     );
+    add(TURN_AWAY, look_up(UNSERVED).collect());
     let mut nobody = within(e::destination, services, Operator::Equal);
     nobody.push(e::goto(REFUSE));
     add(TURN_AWAY, nobody);
