@@ -642,3 +642,57 @@ fn a_killed_server_goes_on_where_it_was() {
         (cluster.podium(&["ps"]).ok().lines().count() == 1).then_some(())
     });
 }
+
+#[test]
+fn pods_have_a_token_of_their_account_while_they_live() {
+    let cluster = cluster();
+    let pod = |name: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{more}terminationGracePeriodSeconds: 1, containers: [{{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}}]}}}}"
+        )
+    };
+    let refused = cluster.kubectl_with(&["create", "-f", "-"], &pod("late", "serviceAccountName: nobody, "));
+    let refused = refused.fails();
+    assert!(
+        refused.contains("pods \"late\" is forbidden: error looking up service account default/nobody: serviceaccount \"nobody\" not found"),
+        "{refused}"
+    );
+    cluster.create(&pod("client", ""));
+    cluster.create(&pod("bare", "automountServiceAccountToken: false, "));
+    cluster.wait_ready("client");
+    assert!(get(&cluster, &["pod", "bare"])["spec"].get("volumes").is_none());
+
+    let read = |file: &str| {
+        let path = format!("/var/run/secrets/kubernetes.io/serviceaccount/{file}");
+        cluster.kubectl(&["exec", "client", "--", "cat", &path]).ok()
+    };
+    assert_eq!(read("namespace"), "default");
+    let authority = cluster.dir().join("ca.crt");
+    std::fs::write(&authority, read("ca.crt")).expect("the authority");
+    let token = read("token");
+    let as_pod = |args: &[&str]| {
+        let mut command = cluster.netns.command(tests::target().join("tools/kubectl"));
+        let server = format!("--server=https://{}:6443", tests::NODE_IP);
+        command
+            .env("HOME", cluster.dir())
+            .env("KUBECONFIG", "/dev/null")
+            .arg(server)
+            .arg(format!("--certificate-authority={}", authority.display()))
+            .arg(format!("--token={token}"))
+            .args(args);
+        tests::run(&mut command, "")
+    };
+    assert!(as_pod(&["get", "pods", "-o", "name"]).ok().contains("pod/client"));
+    let whoami: Value = serde_json::from_str(&as_pod(&["auth", "whoami", "-o", "json"]).ok()).expect("JSON");
+    let user = &whoami["status"]["userInfo"];
+    assert_eq!(user["username"], "system:serviceaccount:default:default");
+    assert_eq!(
+        user["extra"]["authentication.kubernetes.io/pod-name"],
+        json!(["client"])
+    );
+    assert_eq!(user["extra"]["authentication.kubernetes.io/node-name"], json!(["node"]));
+
+    cluster.kubectl(&["delete", "pod", "client"]).ok();
+    let refused = as_pod(&["get", "pods"]).fails();
+    assert!(refused.contains("You must be logged in to the server"), "{refused}");
+}
