@@ -93,7 +93,7 @@ impl Ceph {
     }
 
     fn ceph(&self, args: &[&str]) -> Output {
-        run(self.command("ceph").args(["--connect-timeout", "30"]).args(args), "")
+        run(self.command("ceph").args(["--connect-timeout", "10"]).args(args), "")
     }
 
     fn daemon(&mut self, program: &str, id: &str) {
@@ -120,6 +120,9 @@ impl Ceph {
             .arg(self.keyring());
         run(&mut command, "").ok();
         self.daemon("ceph-mon", "a");
+        eventually("the monitor answers", || {
+            (self.ceph(&["mon", "stat"]).code == 0).then_some(())
+        });
         self.ceph(&["osd", "new", OSD, "0"]).ok();
         run(
             self.command("ceph-osd").args(["-i", "0", "--mkfs", "--osd-uuid", OSD]),
@@ -139,6 +142,13 @@ impl Ceph {
 
 impl Drop for Ceph {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for program in ["ceph-mon", "ceph-osd", "ceph-mds"] {
+                let said = fs::read_to_string(self.dir.join(format!("log/{program}.out"))).unwrap_or_default();
+                let ended: Vec<_> = self.daemons.iter_mut().map(|daemon| daemon.try_wait()).collect();
+                eprintln!("--- {program}\n{said}\n{ended:?}");
+            }
+        }
         for daemon in &mut self.daemons {
             let _ = daemon.kill();
             let _ = daemon.wait();

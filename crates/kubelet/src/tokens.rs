@@ -14,6 +14,8 @@ use crate::pods::pod::PodExt;
 
 /// However long a token lives, it is renewed after this.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+/// Before asking again at the earliest.
+const RETRY: SignedDuration = SignedDuration::from_secs(1);
 /// What a token lives when its volume does not say.
 const DEFAULT_SECONDS: i64 = 3600;
 
@@ -77,7 +79,7 @@ impl Tokens {
             (Err(_), Some((token, _, expires))) if expires > now => {
                 // Tried again in a while: what is left is a fifth of its life.
                 if let Some(held) = self.held.lock().get_mut(&key) {
-                    held.renew_at = renew_at(now, expires).min(expires);
+                    held.renew_at = renew_at(now, expires).max(now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
                 }
                 Ok(token)
             }

@@ -132,6 +132,9 @@ impl Worker {
             self.judge(now).await;
             self.negotiate(now);
             let plan = plan::plan(&self.pod, self.gone, &self.observed, &self.memory, now);
+            if plan.ended {
+                self.objects.forget();
+            }
             if plan.ended && self.memory.ending.is_none() {
                 self.memory.ending = Some((now, self.pod.grace()));
             }
@@ -287,6 +290,8 @@ impl Worker {
             return;
         }
         if self.observed.sandbox().is_none() {
+            // What has no sandbox has its volumes brought up to date with the next one.
+            (self.next_refresh, self.next_measure) = (None, None);
             return;
         }
         let due = self.next_refresh.is_some_and(|at| at <= now);
