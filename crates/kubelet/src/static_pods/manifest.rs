@@ -219,7 +219,7 @@ mod tests {
     const WEB: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
 
     fn read(text: &str) -> Result<Vec<Pod>, String> {
-        parse(text.as_bytes(), Origin::File("/m/web.yaml"), "Node-1")
+        parse(text.as_bytes(), Origin::File("/m/web.yaml"), "node-1")
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(annotations["kubernetes.io/config.hash"], pod.uid());
         assert_eq!(annotations["kubernetes.io/config.source"], "file");
         let spec = pod.spec().unwrap();
-        assert_eq!(spec.node_name.as_deref(), Some("Node-1"));
+        assert_eq!(spec.node_name.as_deref(), Some("node-1"));
         assert_eq!(spec.restart_policy.as_deref(), Some("Always"), "defaults are there");
         assert!(
             spec.tolerations
