@@ -2,7 +2,7 @@
 //! their back-off, hooks, and the order in which a pod ends.
 
 use std::fs::{self, File};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 
 use serde_json::Value;

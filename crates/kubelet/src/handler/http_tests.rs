@@ -1,3 +1,4 @@
+//! Probes and hooks over HTTP, against a server of the test.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use k8s_openapi::api::core::v1::Container;
