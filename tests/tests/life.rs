@@ -352,6 +352,19 @@ fn restarts_follow_policies_rules_and_back_off() {
             ),
         ),
         pod(
+            "beside",
+            &format!(
+                "restartPolicy: Never, volumes: [{{name: v, emptyDir: {{}}}}], initContainers: [{}, {}], containers: [{}]",
+                own(
+                    "side",
+                    "sleep 1; touch /v/up; until test -e /v/die; do sleep 0.1; done; rm /v/die; exit 7",
+                    ", restartPolicy: Always, startupProbe: {exec: {command: [test, '-e', /v/up]}, periodSeconds: 1, failureThreshold: 60}",
+                ),
+                own("check", "test -e /v/up", ""),
+                own("c", "exec sleep 1000", ""),
+            ),
+        ),
+        pod(
             "anew",
             &format!(
                 "restartPolicy: Never, volumes: [{{name: v, emptyDir: {{}}}}], initContainers: [{}, {}], containers: [{}, {}]",
@@ -434,6 +447,24 @@ fn restarts_follow_policies_rules_and_back_off() {
         "first=terminated1 side=running0"
     );
     cluster.kubectl(&["exec", "retries", "-c", "c", "--", "true"]).ok();
+
+    // What follows a sidecar waits until that has started; its own end is nobody else's.
+    cluster.wait_ready("beside");
+    cluster
+        .kubectl(&["exec", "beside", "-c", "c", "--", "touch", "/v/die"])
+        .ok();
+    eventually("the sidecar is restarted", || {
+        (restarts("beside", "initContainerStatuses") == "side=running1 check=terminated0").then_some(())
+    });
+    assert_eq!(restarts("beside", "containerStatuses"), "c=running0");
+    assert_eq!(
+        cluster.field(
+            "beside",
+            "{.status.initContainerStatuses[0].lastState.terminated.exitCode} {.status.phase}"
+        ),
+        "7 Running"
+    );
+    cluster.wait_ready("beside");
 
     eventually("all containers have started anew", || {
         let apps = restarts("anew", "containerStatuses") == "a=running1 b=running1";
