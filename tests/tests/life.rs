@@ -417,8 +417,6 @@ fn restarts_follow_policies_rules_and_back_off() {
     assert_eq!(cluster.field("crashes", "{.status.phase}"), "Running");
     assert_eq!(cluster.kubectl(&["logs", "crashes", "--previous"]).ok(), "said\n");
 
-    lifecycles_that_cannot_be_are_refused(&cluster);
-
     let restarts = |pod: &str, list: &str| {
         let object = object(&cluster, pod);
         let statuses = object["status"][list].as_array().cloned().unwrap_or_default();
@@ -744,65 +742,4 @@ fn hooks_run_and_a_pod_ends_in_order() {
         "Failed DeadlineExceeded",
     );
     assert_eq!(note("late"), "pre-c\nc\nc-gone\n", "it had its hook and its time");
-}
-
-/// What the API says of lifecycles that cannot be.
-fn lifecycles_that_cannot_be_are_refused(cluster: &Cluster) {
-    let app = |more: &str| format!("containers: [{{name: c, image: i, {more}}}]");
-    let init =
-        |more: &str| format!("containers: [{{name: c, image: i}}], initContainers: [{{name: i, image: i, {more}}}]");
-    let ordinary = "Forbidden: may not be set for init containers without restartPolicy=Always";
-    let exec = "exec: {command: [x]}";
-    let mut cases = vec![
-        (
-            init(&format!("lifecycle: {{preStop: {{{exec}}}}}")),
-            format!("spec.initContainers[0].lifecycle: {ordinary}"),
-        ),
-        (
-            app("lifecycle: {postStart: {}}"),
-            "spec.containers[0].lifecycle.postStart: Required value: must specify a handler type".into(),
-        ),
-        (
-            app(&format!("lifecycle: {{preStop: {{{exec}, httpGet: {{port: 80}}}}}}")),
-            "spec.containers[0].lifecycle.preStop.httpGet: Forbidden: may not specify more than 1 handler type".into(),
-        ),
-        (
-            app("lifecycle: {preStop: {exec: {command: []}}}"),
-            "spec.containers[0].lifecycle.preStop.exec.command: Required value".into(),
-        ),
-        (
-            app("lifecycle: {preStop: {sleep: {seconds: 31}}}"),
-            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)".into(),
-        ),
-        (
-            app("lifecycle: {stopSignal: SIGUSR1}"),
-            "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`".into(),
-        ),
-        (
-            app("restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}]"),
-            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used".into(),
-        ),
-        (
-            app("restartPolicy: Never, restartPolicyRules: [{action: Restart}]"),
-            "spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified".into(),
-        ),
-        (
-            format!("restartPolicy: Sometimes, {}", app("")),
-            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"".into(),
-        ),
-        (
-            format!("activeDeadlineSeconds: 0, {}", app("")),
-            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive".into(),
-        ),
-    ];
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        cases.push((
-            init(&format!("{probe}: {{{exec}}}")),
-            format!("spec.initContainers[0].{probe}: {ordinary}"),
-        ));
-    }
-    for (spec, expected) in cases {
-        let refused = cluster.kubectl_with(&["create", "-f", "-"], &pod("x", &spec)).fails();
-        assert_eq!(refused, format!("The Pod \"x\" is invalid: {expected}\n"), "{spec}");
-    }
 }
