@@ -96,6 +96,13 @@ impl Ceph {
         run(self.command("ceph").args(["--connect-timeout", "10"]).args(args), "")
     }
 
+    /// Asks until it is done: the command line waits longer and longer for a monitor that is only starting. Done again, it changes nothing.
+    fn until_done(&self, args: &[&str]) {
+        eventually(&format!("ceph {}", args.join(" ")), || {
+            (self.ceph(args).code == 0).then_some(())
+        });
+    }
+
     fn daemon(&mut self, program: &str, id: &str) {
         let log = File::create(self.dir.join(format!("log/{program}.out"))).expect("a log");
         let mut command = self.command(program);
@@ -120,10 +127,7 @@ impl Ceph {
             .arg(self.keyring());
         run(&mut command, "").ok();
         self.daemon("ceph-mon", "a");
-        eventually("the monitor answers", || {
-            (self.ceph(&["mon", "stat"]).code == 0).then_some(())
-        });
-        self.ceph(&["osd", "new", OSD, "0"]).ok();
+        self.until_done(&["osd", "new", OSD, "0"]);
         run(
             self.command("ceph-osd").args(["-i", "0", "--mkfs", "--osd-uuid", OSD]),
             "",
@@ -131,9 +135,9 @@ impl Ceph {
         .ok();
         self.daemon("ceph-osd", "0");
         self.daemon("ceph-mds", "a");
-        self.ceph(&["osd", "pool", "create", "metadata", "1"]).ok();
-        self.ceph(&["osd", "pool", "create", "data", "1"]).ok();
-        self.ceph(&["fs", "new", "cephfs", "metadata", "data"]).ok();
+        self.until_done(&["osd", "pool", "create", "metadata", "1"]);
+        self.until_done(&["osd", "pool", "create", "data", "1"]);
+        self.until_done(&["fs", "new", "cephfs", "metadata", "data"]);
         eventually("the MDS serves the file system", || {
             self.ceph(&["mds", "stat"]).stdout.contains("up:active").then_some(())
         });
