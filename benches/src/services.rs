@@ -8,7 +8,8 @@ use futures::{StreamExt, TryStreamExt};
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -20,6 +21,9 @@ const NAME: &str = "bench-service";
 
 /// As long a change is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// As long many Services take to settle.
+const SETTLED: Duration = Duration::from_secs(300);
 
 /// Makes many Services, with one pod that is the endpoint of all of them.
 pub async fn create_many(client: &Client, many: usize) -> Result<()> {
@@ -35,7 +39,19 @@ pub async fn create_many(client: &Client, many: usize) -> Result<()> {
             anyhow::Ok(())
         }
     });
-    made.buffer_unordered(32).try_collect().await
+    made.buffer_unordered(32).try_collect::<()>().await?;
+    // The controllers are still at it.
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    let start = Instant::now();
+    while slices.list_metadata(&ListParams::default()).await?.items.len() <= many {
+        ensure!(
+            start.elapsed() < SETTLED,
+            "the Services did not get their EndpointSlices"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    Ok(())
 }
 
 fn service(name: &str, app: &str) -> serde_json::Value {
