@@ -27,7 +27,10 @@ fn write(path: &Path, name: &str, reference: &str, change: impl FnOnce(&mut Valu
     change(&mut config["config"]);
     let config = serde_json::to_vec(&config)?;
     manifest["config"] = descriptor(&manifest["config"], &config);
-    let layer = blob(&blobs, &manifest["layers"][0])?;
+    let layers = manifest["layers"].as_array().into_iter().flatten();
+    let layers = layers
+        .map(|layer| blob(&blobs, layer))
+        .collect::<io::Result<Vec<_>>>()?;
     let manifest = serde_json::to_vec(&manifest)?;
     let mut entry = descriptor(&index["manifests"][0], &manifest);
     entry["annotations"] =
@@ -43,7 +46,7 @@ fn write(path: &Path, name: &str, reference: &str, change: impl FnOnce(&mut Valu
     };
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     add("index.json", &index)?;
-    for bytes in [&manifest, &config, layer] {
+    for bytes in [&manifest, &config].into_iter().chain(layers) {
         add(&format!("blobs/sha256/{}", hex::encode(Sha256::digest(bytes))), bytes)?;
     }
     archive.into_inner()?.sync_all()
