@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::system::{self, command, output, run};
+use crate::test::SELECTED;
 use crate::{images, tools};
 
 /// What the host needs.
@@ -207,16 +208,10 @@ ip link set lo up
 
 /// The program of an end-to-end test file.
 fn test_program(file: &str) -> Result<PathBuf> {
-    let built = output(command("cargo").args([
-        "test",
-        "--package",
-        "tests",
-        "--locked",
-        "--no-run",
-        "--message-format=json",
-        "--test",
-        file,
-    ]))?;
+    let mut cargo = command("cargo");
+    cargo.arg("test").args(SELECTED);
+    cargo.args(["--no-run", "--message-format=json", "--test", file]);
+    let built = output(&mut cargo)?;
     built
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
