@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
+use std::ffi::OsString;
 use std::fs;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use crate::system::{self, command, run};
 use crate::{build, images, rules, tools, vm};
 
 /// What tests need beside the packages that building and running need.
-const PACKAGES: &[&str] = &["curl", "procps", "python3", "util-linux"];
+const PACKAGES: &[&str] = &["busybox-static", "curl", "procps", "python3", "util-linux"];
 
 /// A storage cluster for volumes, with the client for kernels that have none.
 const CEPH_PACKAGES: &[&str] = &["ceph-common", "ceph-fuse", "ceph-mds", "ceph-mon", "ceph-osd"];
@@ -42,8 +43,18 @@ fn everything() -> Result<()> {
             "warnings",
         ]))
     })?;
+    let mut path = OsString::new();
+    step("tools", || {
+        // Tests of pulls want a registry, and find it as anything else is found.
+        let dirs = std::env::var_os("PATH").unwrap_or_default();
+        let dirs = std::iter::once(tools::all()?).chain(std::env::split_paths(&dirs));
+        path = std::env::join_paths(dirs)?;
+        Ok(())
+    })?;
     step("unit tests", || {
-        run(command("cargo").args(["test", "--workspace", "--exclude", "tests", "--locked", "--quiet"]))
+        let mut cargo = command("cargo");
+        cargo.args(["test", "--workspace", "--exclude", "tests", "--locked", "--quiet"]);
+        run(cargo.env("PATH", &path))
     })?;
     end_to_end(None)?;
     step("cgroup v2, in a virtual machine", vm::run_tests)
