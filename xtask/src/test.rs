@@ -84,7 +84,7 @@ fn end_to_end(name: Option<&str>) -> Result<()> {
     step("binary", build_binary)?;
     step("end-to-end tests", || {
         let mut cargo = command("cargo");
-        cargo.arg("test").args(SELECTED);
+        cargo.args(["test", "--no-fail-fast"]).args(SELECTED);
         cargo.args(files()?.iter().flat_map(|file| ["--test", file])).args(name);
         cargo.env("PODIUM_TARGET", system::target());
         // Two clusters at a time: each has a server, a node and its pods, and the machine may have two cores.
