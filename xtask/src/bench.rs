@@ -24,21 +24,33 @@ pub struct Options {
 
 /// Runs the measurements in release builds.
 pub fn main(options: &Options) -> Result<()> {
-    let mut bench = command("cargo");
-    bench.args(["run", "--quiet", "--release", "--package", "benches", "--"]);
-    match &options.kubeconfig {
+    let mut bench = match &options.kubeconfig {
         // Another cluster brings its own program and images.
         Some(kubeconfig) => {
             let kubeconfig = fs::canonicalize(kubeconfig).with_context(|| format!("--kubeconfig {kubeconfig}"))?;
-            bench.arg("--kubeconfig").arg(kubeconfig);
+            let mut bench = command("cargo");
+            bench.args([
+                "run",
+                "--quiet",
+                "--release",
+                "--package",
+                "benches",
+                "--",
+                "--kubeconfig",
+            ]);
+            bench.arg(kubeconfig);
+            bench
         }
         None => {
             system::install(build::NODE_PACKAGES)?;
             images::all()?;
-            bench.arg("--podium").arg(build::release()?);
-            bench.arg("--images").arg(system::target().join("images"));
+            let podium = build::release(&["benches"])?;
+            let mut bench = command(podium.with_file_name("benches"));
+            bench.arg("--podium").arg(podium).arg("--images");
+            bench.arg(system::target().join("images"));
+            bench
         }
-    }
+    };
     if let Some(image) = &options.image {
         bench.args(["--image", image]);
     }

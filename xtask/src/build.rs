@@ -12,8 +12,9 @@ pub const PACKAGES: &[&str] = &["build-essential", "pkg-config", "libseccomp-dev
 /// Packages that a running node needs beside the binary.
 pub const NODE_PACKAGES: &[&str] = &["nftables", "iproute2"];
 
-/// Builds the release binary. libseccomp goes into it, so that it runs where that library is not installed.
-pub fn release() -> Result<PathBuf> {
+/// Builds the release binary, and `others` with it: built apart, they would want most dependencies with other features. libseccomp goes into
+/// the binary, so that it runs where that library is not installed.
+pub fn release(others: &[&str]) -> Result<PathBuf> {
     system::install(PACKAGES)?;
     let archive = system::output(system::command("cc").arg("-print-file-name=libseccomp.a"))?;
     let archive = PathBuf::from(archive.trim());
@@ -23,6 +24,7 @@ pub fn release() -> Result<PathBuf> {
     );
     let mut cargo = system::command("cargo");
     cargo.args(["build", "--release", "--package", "podium"]);
+    cargo.args(others.iter().flat_map(|other| ["--package", other]));
     cargo.env("LIBSECCOMP_LINK_TYPE", "static");
     if let Some(dir) = archive.parent() {
         cargo.env("LIBSECCOMP_LIB_PATH", dir);

@@ -37,7 +37,7 @@ pub fn main(options: &Options) -> Result<()> {
     }
     say("Building Podium (release)");
     system::install(build::NODE_PACKAGES)?;
-    build::release()?;
+    build::release(&[])?;
     say("Composing the images nginx and busybox from this machine's Debian packages");
     let archives = images::all()?;
     fs::create_dir_all(demo.dir.join("data/images"))?;

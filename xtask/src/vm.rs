@@ -27,6 +27,7 @@ const PACKAGES: &[&str] = &["qemu-system-x86", "e2fsprogs", "cpio", "kmod", "bin
 /// What the machine's root is made of, beside the libraries that these need.
 const ROOT_PACKAGES: &[&str] = &[
     "busybox-static",
+    "curl",
     "nftables",
     "iproute2",
     "kmod",
