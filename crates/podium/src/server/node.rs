@@ -149,11 +149,14 @@ pub fn start(
     }
     if let Some((proxy, dns)) = services {
         let informers = Informers::new(clients.proxy);
-        let ending = ending.clone();
-        parts.start("Services and DNS", async move {
-            let both = async { tokio::join!(services::run(proxy, &informers), dns.run(&informers)) };
-            // Told to end, they do; else they work for ever.
-            ending.run_until_cancelled(both).await;
+        let (proxied, told) = (informers.clone(), ending.clone());
+        parts.start("Services", async move {
+            told.run_until_cancelled(services::run(proxy, &proxied)).await;
+            Ok(())
+        });
+        let told = ending.clone();
+        parts.start("DNS", async move {
+            told.run_until_cancelled(dns.run(&informers)).await;
             Ok(())
         });
     }
