@@ -11,7 +11,7 @@ use crate::words;
 mod dial;
 mod exec;
 mod grpc;
-mod http;
+pub mod http;
 mod place;
 mod tls;
 
@@ -72,7 +72,7 @@ impl Handler<'_> {
     pub async fn run(&self, runtime: &dyn RuntimeService, target: &Target<'_>, timeout: Duration) -> Outcome {
         match self {
             Handler::Exec(action) => exec::run(runtime, target, action, timeout).await,
-            Handler::Http(action) => http::get(action, target, timeout).await,
+            Handler::Http(action) => http::probe(action, target, timeout).await,
             Handler::Tcp(action) => {
                 let host = action.host.as_deref().filter(|host| !host.is_empty());
                 match port(&action.port, target.container) {

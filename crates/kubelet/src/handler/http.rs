@@ -23,12 +23,38 @@ const MOST_REQUESTS: usize = 10;
 /// As much as the head of an answer may take.
 const LONGEST_HEAD: usize = 256 << 10;
 
-/// Asks; it is well when the answer's status is 2xx, or a redirect that is not followed.
-pub async fn get(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration) -> Outcome {
-    let port = match port(&action.port, target.container) {
-        Ok(port) => port,
-        Err(error) => return Outcome::unknown(error),
-    };
+/// Asks as a probe; it is well when the answer's status is 2xx, or a redirect that is not followed.
+pub async fn probe(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration) -> Outcome {
+    match get(action, target, "kube-probe/1.36", timeout).await {
+        Ok(outcome) => outcome,
+        Err(Unanswered::Impossible(error)) => Outcome::unknown(error),
+        Err(Unanswered::Failed(error)) => Outcome::Failure(error),
+    }
+}
+
+/// Asks as a hook, which is done when there is an answer, whatever it says.
+pub async fn hook(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration) -> Result<(), String> {
+    match get(action, target, "kube-lifecycle/1.36", timeout).await {
+        Ok(_) => Ok(()),
+        Err(Unanswered::Impossible(error) | Unanswered::Failed(error)) => Err(error),
+    }
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// The request cannot be made.
+    Impossible(String),
+    Failed(String),
+}
+
+/// Asks, and gives what a probe makes of the answer.
+async fn get(
+    action: &HTTPGetAction,
+    target: &Target<'_>,
+    agent: &'static str,
+    timeout: Duration,
+) -> Result<Outcome, Unanswered> {
+    let port = port(&action.port, target.container).map_err(Unanswered::Impossible)?;
     let host = action.host.as_deref().filter(|host| !host.is_empty());
     let secure = action
         .scheme
@@ -36,18 +62,18 @@ pub async fn get(action: &HTTPGetAction, target: &Target<'_>, timeout: Duration)
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
     let path = action.path.as_deref().unwrap_or_default();
     let place = Place::new(secure, host.unwrap_or(target.ip), port, path);
-    match headers(action) {
+    match headers(action, agent) {
         Ok(headers) => follow(place, headers, timeout).await,
-        Err(error) => failed(&place.to_string(), &error),
+        Err(error) => Err(failed(&place.to_string(), &error)),
     }
 }
 
-fn failed(url: &str, error: &str) -> Outcome {
-    Outcome::Failure(format!("Get {}: {error}", words::quote(url)))
+fn failed(url: &str, error: &str) -> Unanswered {
+    Unanswered::Failed(format!("Get {}: {error}", words::quote(url)))
 }
 
-/// The probe's own headers, and those that it does not have.
-fn headers(action: &HTTPGetAction) -> Result<HeaderMap, String> {
+/// The action's own headers, and those that it does not have.
+fn headers(action: &HTTPGetAction, agent: &'static str) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for header in action.http_headers.iter().flatten() {
         let name = HeaderName::try_from(&header.name)
@@ -60,7 +86,7 @@ fn headers(action: &HTTPGetAction) -> Result<HeaderMap, String> {
         })?;
         headers.append(name, value);
     }
-    for (name, default) in [("user-agent", "kube-probe/1.36"), ("accept", "*/*")] {
+    for (name, default) in [("user-agent", agent), ("accept", "*/*")] {
         match headers.get(name) {
             None => drop(headers.insert(name, HeaderValue::from_static(default))),
             // One that is there and empty says that it is not wanted.
@@ -73,7 +99,7 @@ fn headers(action: &HTTPGetAction) -> Result<HeaderMap, String> {
 }
 
 /// Makes requests until there is an answer.
-async fn follow(first: Place, mut headers: HeaderMap, timeout: Duration) -> Outcome {
+async fn follow(first: Place, mut headers: HeaderMap, timeout: Duration) -> Result<Outcome, Unanswered> {
     let deadline = Instant::now() + timeout;
     let mut own_host = headers.remove("host").filter(|host| !host.is_empty());
     let mut place = first;
@@ -86,16 +112,16 @@ async fn follow(first: Place, mut headers: HeaderMap, timeout: Duration) -> Outc
             .unwrap_or_else(|| HeaderValue::from_static(""));
         headers.insert("host", host);
         let next = match ask(&place, &headers, deadline).await {
-            Ok(Answer::Final(outcome)) => return outcome,
+            Ok(Answer::Final(outcome)) => return Ok(outcome),
             Ok(Answer::Redirect(location)) => location,
-            Err(error) => return failed(&place.to_string(), &error),
+            Err(error) => return Err(failed(&place.to_string(), &error)),
         };
         if made >= MOST_REQUESTS {
-            return failed(&next, "stopped after 10 redirects");
+            return Err(failed(&next, "stopped after 10 redirects"));
         }
         let there = match place.resolve(&next) {
             Ok(there) => there,
-            Err(error) => return failed(&place.to_string(), &error),
+            Err(error) => return Err(failed(&place.to_string(), &error)),
         };
         // Another Host than the place's own is kept for what is relative to it.
         if there.authority != place.authority {

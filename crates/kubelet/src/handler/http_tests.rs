@@ -57,20 +57,50 @@ fn status(status: &str, headers: &str) -> Reply {
     Reply::Once(format!("HTTP/1.1 {status}\r\n{headers}content-length: 2\r\n\r\nok"))
 }
 
-async fn asked(port: u16, action: Value, timeout: Duration) -> Outcome {
-    let container: Container =
-        serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": port}]})).unwrap();
-    let target = Target {
+fn container(port: u16) -> Container {
+    serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": port}]})).unwrap()
+}
+
+fn target(container: &Container) -> Target<'_> {
+    Target {
         id: "",
-        container: &container,
+        container,
         ip: "127.0.0.1",
-    };
+    }
+}
+
+async fn asked(port: u16, action: Value, timeout: Duration) -> Outcome {
+    let container = container(port);
     let mut whole = json!({"port": "web"});
     whole
         .as_object_mut()
         .unwrap()
         .extend(action.as_object().unwrap().clone());
-    get(&serde_json::from_value(whole).unwrap(), &target, timeout).await
+    probe(&serde_json::from_value(whole).unwrap(), &target(&container), timeout).await
+}
+
+#[tokio::test]
+async fn a_hook_is_done_when_there_is_an_answer() {
+    let (port, mut requests) = serving(answers).await;
+    let container = container(port);
+    let hooked =
+        async |action: Value| hook(&serde_json::from_value(action).unwrap(), &target(&container), ENOUGH).await;
+    assert_eq!(hooked(json!({"port": "web", "path": "/busy"})).await, Ok(()));
+    let request = requests.try_recv().unwrap();
+    assert!(request.contains("user-agent: kube-lifecycle/1.36"), "{request}");
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = free.local_addr().unwrap().port();
+    drop(free);
+    assert_eq!(
+        hooked(json!({"port": closed, "path": "/x"})).await,
+        Err(format!(
+            "Get \"http://127.0.0.1:{closed}/x\": dial tcp 127.0.0.1:{closed}: connect: connection refused"
+        ))
+    );
+    assert_eq!(
+        hooked(json!({"port": "db"})).await,
+        Err("strconv.Atoi: parsing \"db\": invalid syntax".into())
+    );
 }
 
 fn answers(path: &str) -> Reply {

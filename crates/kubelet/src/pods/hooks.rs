@@ -7,7 +7,7 @@ use cri::v1::ExecSyncRequest;
 use k8s_openapi::api::core::v1::{ExecAction, LifecycleHandler, Pod};
 
 use super::pod::PodExt;
-use crate::handler::{Handler, Outcome, Target};
+use crate::handler::{Target, http};
 use crate::words;
 
 /// A hook has no timeout of its own but this.
@@ -39,13 +39,8 @@ pub async fn run(
                 })
         }
         (None, Some(action), _) => {
-            let asked = tokio::time::timeout(within, Handler::Http(action).run(runtime, target, within)).await;
-            match asked {
-                Ok(Outcome::Success | Outcome::Warning(_)) => Ok(()),
-                Ok(Outcome::Failure(error) | Outcome::Error { error, .. }) => Err(error),
-                Err(_) => Err(late()),
-            }
-            .map_err(|error| {
+            let asked = tokio::time::timeout(within, http::hook(action, target, within)).await;
+            asked.unwrap_or_else(|_| Err(late())).map_err(|error| {
                 let path = action.path.as_deref().unwrap_or_default();
                 format!("HTTP lifecycle hook ({path}) {of}{error}")
             })
