@@ -6,8 +6,9 @@
 //! pulls, stops, timers         ─┘         ^───────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`plan`] and [`status`] decide without I/O. Nothing is kept on disk: after a restart the picture is rebuilt from the API and the
-//! runtime's labels and annotations, and what the API no longer knows is ended.
+//! [`plan`] and [`status`] decide without I/O. After a restart the picture is rebuilt from the API, the runtime's labels and annotations, and
+//! the one thing that neither of them knows, which is kept with the pod: what it was granted ([`allocation`]). What the API no longer knows is
+//! ended.
 
 mod act;
 pub mod allocation;
