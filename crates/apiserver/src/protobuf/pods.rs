@@ -530,38 +530,8 @@ const CONTAINER: &[Field] = &[
     one(18, "tty", Flag),
 ];
 
-const EPHEMERAL_CONTAINER_COMMON: &[Field] = &[
-    one(1, "name", Text),
-    one(2, "image", Text),
-    many(3, "command", Text),
-    many(4, "args", Text),
-    one(5, "workingDir", Text),
-    many(6, "ports", Message(CONTAINER_PORT)),
-    many(19, "envFrom", Message(ENV_FROM_SOURCE)),
-    many(7, "env", Message(ENV_VAR)),
-    one(8, "resources", Message(RESOURCE_REQUIREMENTS)),
-    many(23, "resizePolicy", Message(CONTAINER_RESIZE_POLICY)),
-    one(24, "restartPolicy", Text),
-    many(25, "restartPolicyRules", Message(CONTAINER_RESTART_RULE)),
-    many(9, "volumeMounts", Message(VOLUME_MOUNT)),
-    many(21, "volumeDevices", Message(VOLUME_DEVICE)),
-    one(10, "livenessProbe", Message(PROBE)),
-    one(11, "readinessProbe", Message(PROBE)),
-    one(22, "startupProbe", Message(PROBE)),
-    one(12, "lifecycle", Message(LIFECYCLE)),
-    one(13, "terminationMessagePath", Text),
-    one(20, "terminationMessagePolicy", Text),
-    one(14, "imagePullPolicy", Text),
-    one(15, "securityContext", Message(SECURITY_CONTEXT)),
-    one(16, "stdin", Flag),
-    one(17, "stdinOnce", Flag),
-    one(18, "tty", Flag),
-];
-
-const EPHEMERAL_CONTAINER: &[Field] = &[
-    one(1, "", Inline(EPHEMERAL_CONTAINER_COMMON)),
-    one(2, "targetContainerName", Text),
-];
+// What it has in common with other containers has the same numbers there.
+const EPHEMERAL_CONTAINER: &[Field] = &[one(1, "", Inline(CONTAINER)), one(2, "targetContainerName", Text)];
 
 const SYSCTL: &[Field] = &[one(1, "name", Text), one(2, "value", Text)];
 
