@@ -94,12 +94,8 @@ impl TypedStrategy for StorageClasses {
                 errors.push(FieldError::forbidden(&Path::new(field), detail));
             }
         };
-        let none = Default::default();
         let parameters = |class: &StorageClass| class.parameters.clone().unwrap_or_default();
-        fixed(
-            "parameters",
-            parameters(new) == parameters(old) || new.parameters == old.parameters.clone().or(Some(none)),
-        );
+        fixed("parameters", parameters(new) == parameters(old));
         fixed("provisioner", new.provisioner == old.provisioner);
         fixed("reclaimPolicy", new.reclaim_policy == old.reclaim_policy);
         if new.volume_binding_mode != old.volume_binding_mode {
