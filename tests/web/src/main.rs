@@ -27,25 +27,25 @@ use pages::Site;
 #[derive(Parser)]
 struct Options {
     /// Where it serves HTTP.
-    #[arg(long, env = "WEB_PORT", default_value_t = 8090)]
+    #[arg(long, default_value_t = 8090)]
     port: u16,
     /// Where it serves HTTPS, with a certificate that it signs itself.
-    #[arg(long, env = "WEB_TLS_PORT")]
+    #[arg(long)]
     tls_port: Option<u16>,
     /// Where it serves gRPC's health service: all is well, but for the service `down`.
-    #[arg(long, env = "WEB_GRPC_PORT")]
+    #[arg(long)]
     grpc_port: Option<u16>,
     /// The file that /login is made of; `{hostname}` and `{version}` in it are filled in.
-    #[arg(long, env = "WEB_TEMPLATE", default_value = "/srv/web/login.html")]
+    #[arg(long, default_value = "/srv/web/login.html")]
     template: PathBuf,
     /// Seconds until it listens, as a program that is slow to start.
-    #[arg(long, env = "WEB_START_AFTER", default_value_t = 0)]
+    #[arg(long, default_value_t = 0)]
     start_after: u64,
     /// What / and /login call it.
     #[arg(long, env = "WEB_VERSION", default_value = "1")]
     version: String,
     /// Writes no line for a request.
-    #[arg(long, env = "WEB_QUIET")]
+    #[arg(long)]
     quiet: bool,
 }
 
