@@ -189,14 +189,28 @@ impl Cluster {
         self.kubectl(&["exec", pod, "--", "sh", "-c", script]).ok()
     }
 
+    /// Waits until a field of a pod is this.
+    #[track_caller]
+    pub fn until(&self, pod: &str, jsonpath: &str, expected: &str) {
+        eventually(&format!("{jsonpath} of {pod} is {expected:?}"), || {
+            (self.field(pod, jsonpath) == expected).then_some(())
+        });
+    }
+
+    /// The events about objects of that name: type, reason and message.
+    #[track_caller]
+    pub fn events(&self, name: &str) -> String {
+        let selector = format!("involvedObject.name={name}");
+        let columns = "custom-columns=T:.type,R:.reason,M:.message";
+        self.kubectl(&["get", "events", "--field-selector", &selector, "-o", columns])
+            .ok()
+    }
+
     /// Waits until an event about an object of that name has these words in it.
     #[track_caller]
     pub fn until_event(&self, name: &str, words: &str) {
-        let selector = format!("involvedObject.name={name}");
-        let columns = "custom-columns=T:.type,R:.reason,M:.message";
         eventually(&format!("an event {words:?} of {name}"), || {
-            let events = self.kubectl(&["get", "events", "--field-selector", &selector, "-o", columns]);
-            events.stdout.contains(words).then_some(())
+            self.events(name).contains(words).then_some(())
         });
     }
 

@@ -1,18 +1,11 @@
 //! The environment of containers: where values come from, their order, what is missing, and what is refused.
 
-use tests::{Cluster, Options, eventually};
-
-#[track_caller]
-fn until(cluster: &Cluster, pod: &str, jsonpath: &str, expected: &str) {
-    eventually(&format!("{jsonpath} of {pod} is {expected:?}"), || {
-        (cluster.field(pod, jsonpath) == expected).then_some(())
-    });
-}
+use tests::{Cluster, Options};
 
 /// What `env` prints in a pod that runs nothing else, in its order.
 #[track_caller]
 fn printed(cluster: &Cluster, pod: &str) -> Vec<(String, String)> {
-    until(cluster, pod, "{.status.phase}", "Succeeded");
+    cluster.until(pod, "{.status.phase}", "Succeeded");
     let log = cluster.kubectl(&["logs", pod, "-c", "c"]).ok();
     let lines = log.lines().filter_map(|line| line.split_once('='));
     lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -160,12 +153,7 @@ fn variables_come_from_everywhere() {
         cluster.create(&printer(name, "", "", container));
     }
     for (name, _, message) in missing {
-        until(
-            &cluster,
-            name,
-            &format!("{WAITING}.reason}}"),
-            "CreateContainerConfigError",
-        );
+        cluster.until(name, &format!("{WAITING}.reason}}"), "CreateContainerConfigError");
         assert_eq!(cluster.field(name, &format!("{WAITING}.message}}")), message);
         let described = cluster.kubectl(&["describe", "pod", name]).ok();
         assert!(described.contains(&format!("Error: {message}")), "{described}");
@@ -277,8 +265,7 @@ fn variables_come_from_everywhere() {
         );
     }
     assert!(!from_file.iter().any(|(name, _)| name == "NONE"), "{from_file:#?}");
-    until(
-        &cluster,
+    cluster.until(
         "no-key-in-file",
         &format!("{WAITING}.reason}}"),
         "CreateContainerConfigError",

@@ -30,27 +30,11 @@ fn script(name: &str, script: &str, more: &str) -> String {
 }
 
 #[track_caller]
-fn until(cluster: &Cluster, pod: &str, jsonpath: &str, expected: &str) {
-    eventually(&format!("{jsonpath} of {pod} is {expected:?}"), || {
-        (cluster.field(pod, jsonpath) == expected).then_some(())
-    });
-}
-
-#[track_caller]
-fn events(cluster: &Cluster, pod: &str) -> String {
-    let selector = format!("involvedObject.name={pod}");
-    let columns = "custom-columns=T:.type,R:.reason,M:.message";
-    cluster
-        .kubectl(&["get", "events", "--field-selector", &selector, "-o", columns])
-        .ok()
-}
-
-#[track_caller]
 fn until_event(cluster: &Cluster, pod: &str, kind: &str, reason: &str, message: &str) {
     eventually(&format!("{kind} {reason} {message:?} of {pod}"), || {
         let told =
             |line: &str| line.starts_with(kind) && line.contains(&format!(" {reason} ")) && line.contains(message);
-        events(cluster, pod).lines().any(told).then_some(())
+        cluster.events(pod).lines().any(told).then_some(())
     });
 }
 
@@ -223,14 +207,14 @@ fn every_status_is_shown_and_what_is_mended_runs() {
     shown.until("runs", &["Pending", "ContainerCreating", "Running"]);
     shown.until("inits", &["Init:0/1", "PodInitializing", "Running"]);
     shown.until("init-fails", &["Init:Error"]);
-    until(&cluster, "init-fails", "{.status.phase}", "Failed");
+    cluster.until("init-fails", "{.status.phase}", "Failed");
     for name in ["init-crashes", "init-retries"] {
         shown.until(name, &["Init:Error", "Init:CrashLoopBackOff"]);
         assert_eq!(cluster.field(name, "{.status.phase}"), "Pending");
     }
     shown.until("init-has-no-image", &["Init:ErrImagePull", "Init:ImagePullBackOff"]);
     shown.until("completes", &["Completed"]);
-    until(&cluster, "completes", "{.status.phase}", "Succeeded");
+    cluster.until("completes", "{.status.phase}", "Succeeded");
     shown.until("fails", &["Error"]);
     let ended = "{.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.reason} {.status.phase}";
     assert_eq!(cluster.field("fails", ended), "3 Error Failed");
@@ -397,7 +381,7 @@ fn restarts_follow_policies_rules_and_back_off() {
     let uid = cluster.field("crashes", "{.metadata.uid}");
     let waiting = "{.status.containerStatuses[0].state.waiting.message}";
     let back_off = |time: &str| format!("back-off {time} restarting failed container=c pod=crashes_default({uid})");
-    until(&cluster, "crashes", waiting, &back_off("10s"));
+    cluster.until("crashes", waiting, &back_off("10s"));
     assert_eq!(
         cluster.field("crashes", "{.status.containerStatuses[0].restartCount}"),
         "1"
@@ -409,7 +393,7 @@ fn restarts_follow_policies_rules_and_back_off() {
         "BackOff",
         &format!("Back-off restarting failed container c in pod crashes_default({uid})"),
     );
-    until(&cluster, "crashes", waiting, &back_off("20s"));
+    cluster.until("crashes", waiting, &back_off("20s"));
     assert_eq!(
         cluster.field("crashes", "{.status.containerStatuses[0].restartCount}"),
         "2"
@@ -495,7 +479,7 @@ fn restarts_follow_policies_rules_and_back_off() {
     assert_eq!(condition("AllContainersRestarting")["status"], "False");
     assert_eq!(condition("Initialized")["status"], "True");
 
-    until(&cluster, "words", "{.status.phase}", "Failed");
+    cluster.until("words", "{.status.phase}", "Failed");
     let words = object(&cluster, "words");
     let message = |name: &str| {
         let statuses = words["status"]["containerStatuses"].as_array().expect("statuses");
@@ -694,9 +678,9 @@ fn hooks_run_and_a_pod_ends_in_order() {
         "FailedPreStopHook",
         "PreStopHook failed",
     );
-    assert!(!events(&cluster, "bad-stop").contains("secret"));
+    assert!(!cluster.events("bad-stop").contains("secret"));
 
-    until(&cluster, "job", "{.status.phase}", "Succeeded");
+    cluster.until("job", "{.status.phase}", "Succeeded");
     assert_eq!(note("job"), "pre-s\ns\ns-gone\n");
     assert_eq!(
         cluster.field("job", "{.status.conditions[?(@.type=='Ready')].reason}"),
@@ -729,17 +713,12 @@ fn hooks_run_and_a_pod_ends_in_order() {
             told.strip_prefix("PostStartHookError ").map(str::to_owned)
         });
         assert!(told.starts_with(&said), "{told}");
-        assert!(!events(&cluster, name).contains("secret"));
+        assert!(!cluster.events(name).contains("secret"));
     }
 
     cluster.wait_ready("late");
     let deadline = r#"{"spec": {"activeDeadlineSeconds": 1}}"#;
     cluster.kubectl(&["patch", "pod", "late", "-p", deadline]).ok();
-    until(
-        &cluster,
-        "late",
-        "{.status.phase} {.status.reason}",
-        "Failed DeadlineExceeded",
-    );
+    cluster.until("late", "{.status.phase} {.status.reason}", "Failed DeadlineExceeded");
     assert_eq!(note("late"), "pre-c\nc\nc-gone\n", "it had its hook and its time");
 }

@@ -14,29 +14,6 @@ fn pod(name: &str, spec: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{a: b}}}}\nspec:\n{spec}")
 }
 
-#[track_caller]
-fn until(cluster: &Cluster, pod: &str, jsonpath: &str, expected: &str) {
-    eventually(&format!("{jsonpath} of {pod} is {expected:?}"), || {
-        (cluster.field(pod, jsonpath) == expected).then_some(())
-    });
-}
-
-#[track_caller]
-fn events(cluster: &Cluster, pod: &str) -> String {
-    let selector = format!("involvedObject.name={pod}");
-    let columns = "custom-columns=T:.type,R:.reason,M:.message";
-    cluster
-        .kubectl(&["get", "events", "--field-selector", &selector, "-o", columns])
-        .ok()
-}
-
-#[track_caller]
-fn until_event(cluster: &Cluster, pod: &str, words: &str) {
-    eventually(&format!("an event {words:?} of {pod}"), || {
-        events(cluster, pod).contains(words).then_some(())
-    });
-}
-
 #[test]
 fn containers_restart_and_jobs_end() {
     let cluster = cluster();
@@ -58,10 +35,9 @@ fn containers_restart_and_jobs_end() {
         "  restartPolicy: Never\n  initContainers:\n  - {name: first, image: 'localhost/busybox:1', command: [sh, -c, 'echo one > /m/f'], volumeMounts: [{name: m, mountPath: /m}]}\n  - {name: side, image: 'localhost/busybox:1', restartPolicy: Always, command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 0.1; done']}\n  containers:\n  - {name: main, image: 'localhost/busybox:1', command: [cat, /m/f], volumeMounts: [{name: m, mountPath: /m}]}\n  volumes: [{name: m, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\n",
     ));
 
-    until(&cluster, "job", "{.status.phase}", "Succeeded");
+    cluster.until("job", "{.status.phase}", "Succeeded");
     assert_eq!(cluster.kubectl(&["logs", "job", "-c", "main"]).ok(), "one\n");
-    until(
-        &cluster,
+    cluster.until(
         "job",
         "{.status.initContainerStatuses[*].state.terminated.reason}",
         "Completed Completed",
@@ -79,11 +55,7 @@ fn containers_restart_and_jobs_end() {
     );
     let between = watch.expect(&back_off("20s")).replace(&back_off("10s"), "");
     assert_eq!(between.matches("back-off ").count(), 1, "{between}");
-    until_event(
-        &cluster,
-        "fails",
-        "Back-off restarting failed container c in pod fails_default(",
-    );
+    cluster.until_event("fails", "Back-off restarting failed container c in pod fails_default(");
     assert_eq!(cluster.kubectl(&["logs", "fails", "--previous"]).ok(), "said\n");
 }
 
@@ -110,9 +82,9 @@ fn what_keeps_a_container_from_starting_is_said() {
     ));
 
     let reason = |index: usize| format!("{{.status.containerStatuses[{index}].state.waiting.reason}}");
-    until(&cluster, "images", &reason(0), "ErrImageNeverPull");
-    until(&cluster, "images", &reason(1), "ImagePullBackOff");
-    until(&cluster, "images", &reason(2), "InvalidImageName");
+    cluster.until("images", &reason(0), "ErrImageNeverPull");
+    cluster.until("images", &reason(1), "ImagePullBackOff");
+    cluster.until("images", &reason(2), "InvalidImageName");
     for words in [
         "Pulling image \"localhost:1/none:1\"",
         "Failed to pull image \"localhost:1/none:1\": ",
@@ -121,10 +93,10 @@ fn what_keeps_a_container_from_starting_is_said() {
         "Container image \"localhost/none:1\" is not present with pull policy of Never",
         "couldn't parse image name \"Wrong/Name\": invalid reference format: repository name (Wrong/Name) must be lowercase",
     ] {
-        until_event(&cluster, "images", words);
+        cluster.until_event("images", words);
     }
 
-    until(&cluster, "refers", &reason(0), "CreateContainerConfigError");
+    cluster.until("refers", &reason(0), "CreateContainerConfigError");
     let message = "{.status.containerStatuses[0].state.waiting.message}";
     assert_eq!(cluster.field("refers", message), "configmap \"settings\" not found");
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {x: found}\n";
@@ -134,7 +106,7 @@ fn what_keeps_a_container_from_starting_is_said() {
         (cluster.kubectl(&["logs", "refers"]).stdout == "found\n").then_some(())
     });
 
-    until(&cluster, "root", &reason(0), "CreateContainerConfigError");
+    cluster.until("root", &reason(0), "CreateContainerConfigError");
     let said = cluster.field("root", message);
     assert!(
         said.starts_with("container has runAsNonRoot and image will run as root (pod: \"root_default("),
@@ -174,7 +146,7 @@ fn volumes_probes_and_hooks() {
   - {name: empty, emptyDir: {}}
 ",
     ));
-    until(&cluster, "all", "{.status.containerStatuses[0].started}", "true");
+    cluster.until("all", "{.status.containerStatuses[0].started}", "true");
     let exec = |script: &str| cluster.kubectl(&["exec", "all", "--", "sh", "-c", script]);
     assert_eq!(
         exec("cat /map/deep/k /secret/s /down/labels /all/k /all/s").ok(),
@@ -188,13 +160,13 @@ fn volumes_probes_and_hooks() {
     assert_ne!(exec("touch /secret/x").code, 0);
 
     assert_eq!(cluster.field("all", "{.status.containerStatuses[0].ready}"), "false");
-    until_event(&cluster, "all", "Readiness probe failed:");
+    cluster.until_event("all", "Readiness probe failed:");
     exec("touch /whole/ready").ok();
     cluster.wait_ready("all");
 
     // The volume outlives the container, and so would its death.
     exec("touch /whole/dead && rm /whole/ready").ok();
-    until_event(&cluster, "all", "Container c failed liveness probe, will be restarted");
+    cluster.until_event("all", "Container c failed liveness probe, will be restarted");
     eventually("the container is started again", || {
         (cluster.field("all", "{.status.containerStatuses[0].restartCount}") != "0").then_some(())
     });
@@ -217,12 +189,7 @@ fn pods_end_when_they_must() {
         "  terminationGracePeriodSeconds: 600\n  containers:\n  - {name: c, image: 'localhost/busybox:1', command: [sh, -c, 'trap \"\" TERM; while :; do sleep 1; done']}\n",
     ));
 
-    until(
-        &cluster,
-        "late",
-        "{.status.phase} {.status.reason}",
-        "Failed DeadlineExceeded",
-    );
+    cluster.until("late", "{.status.phase} {.status.reason}", "Failed DeadlineExceeded");
     assert_eq!(
         cluster.field("late", "{.status.message}"),
         "Pod was active on the node longer than the specified deadline"
@@ -230,13 +197,13 @@ fn pods_end_when_they_must() {
 
     cluster.wait_ready("stubborn");
     cluster.kubectl(&["delete", "pod", "stubborn", "--wait=false"]).ok();
-    until_event(&cluster, "stubborn", "Stopping container c");
+    cluster.until_event("stubborn", "Stopping container c");
     // A shorter grace period reaches a container that is already told to end.
     cluster
         .kubectl(&["delete", "pod", "stubborn", "--grace-period=1", "--timeout=30s"])
         .ok();
 
-    until(&cluster, "large", "{.status.phase} {.status.reason}", "Failed Evicted");
+    cluster.until("large", "{.status.phase} {.status.reason}", "Failed Evicted");
     assert_eq!(
         cluster.field("large", "{.status.message}"),
         "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". "

@@ -30,30 +30,10 @@ spec:
 }
 
 #[track_caller]
-fn until(cluster: &Cluster, pod: &str, jsonpath: &str, expected: &str) {
-    eventually(&format!("{jsonpath} of {pod} is {expected:?}"), || {
-        (cluster.field(pod, jsonpath) == expected).then_some(())
-    });
-}
-
-/// The events of a pod: reason and message.
-#[track_caller]
-fn events(cluster: &Cluster, pod: &str) -> String {
-    let selector = format!("involvedObject.name={pod}");
-    let columns = "custom-columns=R:.reason,M:.message";
-    cluster
-        .kubectl(&["get", "events", "--field-selector", &selector, "-o", columns])
-        .ok()
-}
-
-#[track_caller]
 fn until_event(cluster: &Cluster, pod: &str, reason: &str, words: &str) {
-    let is_it = |line: &str| {
-        line.split_once(' ')
-            .is_some_and(|(first, rest)| first == reason && rest.contains(words))
-    };
+    let is_it = |line: &str| line.split_whitespace().nth(1) == Some(reason) && line.contains(words);
     eventually(&format!("an event {reason} {words:?} of {pod}"), || {
-        events(cluster, pod).lines().any(is_it).then_some(())
+        cluster.events(pod).lines().any(is_it).then_some(())
     });
 }
 
@@ -123,7 +103,7 @@ fn the_web_program_is_kept_alive() {
         "Killing",
         "Container web failed liveness probe, will be restarted",
     );
-    until(&cluster, "listed", "{.status.containerStatuses[0].restartCount}", "1");
+    cluster.until("listed", "{.status.containerStatuses[0].restartCount}", "1");
     cluster.wait_ready("listed");
     exec(&cluster, "listed", "ls /usr/local/bin/web");
 
@@ -136,7 +116,7 @@ fn the_web_program_is_kept_alive() {
         "Unhealthy",
         "Liveness probe failed: HTTP probe failed with statuscode: 500",
     );
-    until(&cluster, "asked", "{.status.containerStatuses[0].restartCount}", "1");
+    cluster.until("asked", "{.status.containerStatuses[0].restartCount}", "1");
     let log = cluster.kubectl(&["logs", "asked", "--previous"]).ok();
     for words in [
         "GET /login 200 kube-probe/1.36",
@@ -153,14 +133,14 @@ fn the_web_program_is_kept_alive() {
     exec(&cluster, "asked", "ps -p 1 -o comm= | grep -x web");
     assert_eq!(restarts(&cluster, "asked"), 1);
     end(&cluster, "asked", "kill 1");
-    until(&cluster, "asked", "{.status.containerStatuses[0].restartCount}", "2");
+    cluster.until("asked", "{.status.containerStatuses[0].restartCount}", "2");
     assert_eq!(
         cluster.field("asked", &format!("{LAST}.exitCode}} {LAST}.reason}}")),
         "0 Completed"
     );
     cluster.wait_ready("killed");
     end(&cluster, "killed", "kill -9 $(pgrep -x web)");
-    until(&cluster, "killed", "{.status.containerStatuses[0].restartCount}", "1");
+    cluster.until("killed", "{.status.containerStatuses[0].restartCount}", "1");
     assert_eq!(
         cluster.field("killed", &format!("{LAST}.exitCode}} {LAST}.reason}}")),
         "137 Error"
@@ -189,7 +169,7 @@ fn the_web_program_is_kept_alive() {
     assert_ne!(restarts(&cluster, "late"), 0);
     cluster.wait_ready("late-with-startup");
     assert_eq!(restarts(&cluster, "late-with-startup"), 0);
-    let told = events(&cluster, "late-with-startup");
+    let told = cluster.events("late-with-startup");
     assert!(told.contains("Startup probe failed: dial tcp "), "{told}");
     for held_off in ["Liveness probe failed", "Readiness probe failed"] {
         assert!(!told.contains(held_off), "{told}");
@@ -205,9 +185,9 @@ fn the_web_program_is_kept_alive() {
         "false"
     );
 
-    until(&cluster, "condemned", "{.status.phase}", "Failed");
+    cluster.until("condemned", "{.status.phase}", "Failed");
     until_event(&cluster, "condemned", "Killing", "Container web failed liveness probe");
-    assert!(!events(&cluster, "condemned").contains("will be restarted"));
+    assert!(!cluster.events("condemned").contains("will be restarted"));
     let ended = "{.status.containerStatuses[0].state.terminated";
     assert_eq!(
         cluster.field("condemned", &format!("{ended}.exitCode}} {ended}.reason}}")),
@@ -219,16 +199,16 @@ fn the_web_program_is_kept_alive() {
     until_event(&cluster, "on-and-off", "Unhealthy", "Readiness probe failed:");
     assert_eq!(cluster.field("on-and-off", ready), "False");
     exec(&cluster, "on-and-off", "touch /tmp/ready");
-    until(&cluster, "on-and-off", ready, "True");
+    cluster.until("on-and-off", ready, "True");
     exec(&cluster, "on-and-off", "rm /tmp/ready");
-    until(&cluster, "on-and-off", ready, "False");
+    cluster.until("on-and-off", ready, "False");
     let columns = cluster.kubectl(&["get", "pod", "on-and-off", "--no-headers"]).ok();
     assert!(
         columns.split_whitespace().skip(1).take(3).eq(["0/1", "Running", "0"]),
         "{columns}"
     );
     exec(&cluster, "on-and-off", "touch /tmp/ready");
-    until(&cluster, "on-and-off", ready, "True");
+    cluster.until("on-and-off", ready, "True");
 
     // One line for an event that comes again and again.
     let counted =
@@ -413,7 +393,7 @@ spec:
         }
         let ready = format!("{{.status.containerStatuses[?(@.name=='{name}')].ready}}");
         let succeeds = event.is_none_or(|(reason, _)| reason == "ProbeWarning");
-        until(&cluster, &pod, &ready, if succeeds { "true" } else { "false" });
+        cluster.until(&pod, &ready, if succeeds { "true" } else { "false" });
     }
     let log = cluster.kubectl(&["logs", "asked-0", "-c", "web"]).ok();
     for line in ["GET /healthz 200 kube-probe/1.36", "GET /status/204 204 me/1"] {
@@ -440,7 +420,7 @@ spec:
     assert!(asleep.trim().parse::<u32>().is_ok_and(|count| count <= 2), "{asleep}");
 
     let ready = "{.status.conditions[?(@.type=='Ready')].status}";
-    until(&cluster, "sidecar", "{.status.containerStatuses[0].ready}", "true");
+    cluster.until("sidecar", "{.status.containerStatuses[0].ready}", "true");
     assert_eq!(cluster.field("sidecar", ready), "False");
     assert_eq!(
         cluster.field("sidecar", "{.status.conditions[?(@.type=='Ready')].message}"),
@@ -449,7 +429,7 @@ spec:
     cluster
         .kubectl(&["exec", "sidecar", "-c", "side", "--", "touch", "/tmp/ready"])
         .ok();
-    until(&cluster, "sidecar", ready, "True");
+    cluster.until("sidecar", ready, "True");
 
     probes_are_validated(&cluster);
 }
