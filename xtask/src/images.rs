@@ -114,9 +114,19 @@ const LOGIN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Log in</title></he
 
 /// Composes every image; gives the archives' paths.
 pub fn all() -> Result<Vec<PathBuf>> {
+    some(|_| true)
+}
+
+/// Composes the images of these names; gives the archives' paths.
+pub fn named(names: &[&str]) -> Result<Vec<PathBuf>> {
+    some(|name| names.contains(&name))
+}
+
+fn some(wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     system::refresh_package_lists()?;
     RECIPES
         .iter()
+        .filter(|recipe| wanted(recipe.name))
         .map(|recipe| compose(recipe).with_context(|| format!("image {}", recipe.reference)))
         .collect()
 }
@@ -157,9 +167,8 @@ fn build(name: &str) -> Result<Vec<u8>> {
     fs::read(&path).with_context(|| path.display().to_string())
 }
 
-/// The directory of what an image's packages bring.
-fn base(recipe: &Recipe, packages: &[String], work: &Path) -> Result<PathBuf> {
-    let root = work.join("base");
+/// Makes the directories that every Linux has, so that packages find them.
+pub fn skeleton(root: &Path) -> Result<()> {
     for directory in [
         "usr/bin",
         "usr/sbin",
@@ -172,14 +181,24 @@ fn base(recipe: &Recipe, packages: &[String], work: &Path) -> Result<PathBuf> {
         "proc",
         "sys",
         "dev",
-        "var/log/nginx",
-        "var/lib/nginx",
+        "var/log",
+        "var/lib",
     ] {
         fs::create_dir_all(root.join(directory))?;
     }
     fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     for merged in ["bin", "sbin", "lib", "lib64"] {
         std::os::unix::fs::symlink(format!("usr/{merged}"), root.join(merged))?;
+    }
+    Ok(())
+}
+
+/// The directory of what an image's packages bring.
+fn base(recipe: &Recipe, packages: &[String], work: &Path) -> Result<PathBuf> {
+    let root = work.join("base");
+    skeleton(&root)?;
+    for directory in ["var/log/nginx", "var/lib/nginx"] {
+        fs::create_dir_all(root.join(directory))?;
     }
     unpack(packages, work, &root)?;
     if recipe.busybox {

@@ -131,26 +131,7 @@ impl Kernel {
 /// Lays out what the disk holds.
 fn compose(dir: &Path, root: &Path, kernel: &Kernel) -> Result<()> {
     let _ = fs::remove_dir_all(root);
-    for directory in [
-        "usr/bin",
-        "usr/sbin",
-        "usr/lib",
-        "usr/lib64",
-        "etc",
-        "tmp",
-        "run",
-        "root",
-        "proc",
-        "sys",
-        "dev",
-        "var/lib",
-        "var/log",
-    ] {
-        fs::create_dir_all(root.join(directory))?;
-    }
-    for merged in ["bin", "sbin", "lib", "lib64"] {
-        symlink(format!("usr/{merged}"), root.join(merged))?;
-    }
+    images::skeleton(root)?;
     images::unpack(&images::closure(ROOT_PACKAGES)?, &dir.join("packages"), root)?;
     images::link_applets(root)?;
     // The kernel asks for modules through this one, and busybox' is not kmod's.
