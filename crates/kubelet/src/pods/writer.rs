@@ -1,4 +1,7 @@
 //! Writes statuses of one pod, off the path of its containers: the latest status wins, one write at a time, nothing when nothing changed.
+//!
+//! A server that is away, or busy, is asked again soon. One that refuses a status would refuse it again: it is asked with longer and longer
+//! pauses, or as soon as there is another status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +19,8 @@ use super::pod::PodExt;
 
 const PAUSE: Duration = Duration::from_secs(1);
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause after a refusal; the first is [`PAUSE`], and each is twice the one before.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// What the API server should come to say of a pod.
 #[derive(Clone)]
@@ -51,28 +56,69 @@ async fn write_all(client: Client, mut wanted: watch::Receiver<Option<Wanted>>) 
     // The server's answer to the last write, which may be newer than what the informer brought.
     let mut answered: Option<Pod> = None;
     while wanted.changed().await.is_ok() {
+        let mut refused = PAUSE;
         loop {
             let Some(next) = wanted.borrow_and_update().clone() else {
                 break;
             };
-            match write(&client, &next, &mut answered).await {
-                Ok(()) => break,
+            let Err(error) = write(&client, &next, &mut answered).await else {
+                break;
+            };
+            match Trouble::of(&error) {
                 // Gone; of a static pod, another mirror will come.
-                Err(kube::Error::Api(status)) if status.code == 404 => break,
-                Err(kube::Error::Api(status)) if status.code == 409 => {
+                Trouble::NotFound => break,
+                Trouble::Conflict => {
                     if is_another(&client, &next.pod).await {
                         break;
                     }
                     // Too many wrote at once.
-                    debug!(pod = %next.pod.full_name(), %status, "status not written yet");
+                    debug!(pod = %next.pod.full_name(), %error, "status not written yet");
                     answered = None;
                     tokio::time::sleep(CONFLICT_PAUSE).await;
                 }
-                Err(error) => {
+                Trouble::Refused => {
+                    warn!(pod = %next.pod.full_name(), %error, again_in = ?refused, "the API server refuses a status");
+                    answered = None;
+                    match tokio::time::timeout(refused, wanted.changed()).await {
+                        // Nobody is left who could want another.
+                        Ok(Err(_)) => return,
+                        Ok(Ok(())) => {}
+                        Err(_) => refused = (refused * 2).min(LONGEST_PAUSE),
+                    }
+                }
+                Trouble::Passing => {
                     warn!(pod = %next.pod.full_name(), %error, "status not written yet");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+        }
+    }
+}
+
+/// Why a write did not succeed.
+#[derive(Debug, PartialEq)]
+enum Trouble {
+    /// There is no such object.
+    NotFound,
+    /// It changed meanwhile, or is another.
+    Conflict,
+    /// The server does not take this.
+    Refused,
+    /// The server is away, or has too much to do.
+    Passing,
+}
+
+impl Trouble {
+    fn of(error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => match status.code {
+                404 => Self::NotFound,
+                409 => Self::Conflict,
+                408 | 429 => Self::Passing,
+                400..500 => Self::Refused,
+                _ => Self::Passing,
+            },
+            _ => Self::Passing,
         }
     }
 }
@@ -107,10 +153,17 @@ async fn write(client: &Client, wanted: &Wanted, answered: &mut Option<Pod>) -> 
     let new = serde_json::to_value(&wanted.status).unwrap_or_default();
     if let Some(changes) = changes(&old, &new) {
         let patch = json!({"metadata": {"uid": pod.uid()}, "status": changes});
-        *answered = Some(
-            api.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch))
-                .await?,
-        );
+        match api
+            .patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch))
+            .await
+        {
+            Ok(written) => *answered = Some(written),
+            // What cannot be said of a pod does not keep it from going.
+            Err(error) if wanted.forget && Trouble::of(&error) == Trouble::Refused => {
+                warn!(pod = %pod.full_name(), %error, "the API server refuses the last status");
+            }
+            Err(error) => return Err(error),
+        }
     }
     if wanted.forget {
         let preconditions = Preconditions {
@@ -188,7 +241,69 @@ fn cleared(mut condition: Value) -> Value {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use client::kube::client::Body;
+    use parking_lot::Mutex;
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::pods::fixtures;
+
+    /// An API server that refuses every status, and notes what is asked of it, and when.
+    fn refusing() -> (Client, Arc<Mutex<Vec<(http::Method, Instant)>>>) {
+        let asked = Arc::<Mutex<Vec<_>>>::default();
+        let notes = asked.clone();
+        let client = client::in_process(tower::service_fn(move |request: http::Request<Body>| {
+            notes.lock().push((request.method().clone(), Instant::now()));
+            let status =
+                json!({"kind": "Status", "status": "Failure", "message": "no", "reason": "Invalid", "code": 422});
+            let (code, body) = match *request.method() {
+                http::Method::PATCH => (422, status),
+                _ => (200, json!({"kind": "Status", "status": "Success"})),
+            };
+            let response = http::Response::builder()
+                .status(code)
+                .body(Body::from(body.to_string().into_bytes()));
+            async { response }
+        }));
+        (client, asked)
+    }
+
+    fn wanted(phase: &str, forget: bool) -> Wanted {
+        Wanted {
+            pod: Arc::new(fixtures::pod("Always", "c")),
+            status: PodStatus {
+                phase: Some(phase.into()),
+                ..PodStatus::default()
+            },
+            forget,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_status_is_not_written_again_and_again() {
+        let (client, asked) = refusing();
+        let writer = Writer::start(client);
+        writer.write(wanted("Odd", false));
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let tries = asked.lock().len();
+        assert!((10..25).contains(&tries), "{tries} in an hour");
+
+        // Another status need not wait; the last one does not keep the pod from going.
+        let before = Instant::now();
+        writer.write(wanted("Odder", false));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(asked.lock().get(tries).is_some_and(|(_, at)| *at - before < PAUSE));
+        writer.write(wanted("Odd", true));
+        drop(writer);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let methods: Vec<_> = asked
+            .lock()
+            .iter()
+            .skip(tries + 1)
+            .map(|(method, _)| method.clone())
+            .collect();
+        assert_eq!(methods, [http::Method::PATCH, http::Method::DELETE]);
+    }
 
     #[test]
     fn a_patch_has_only_what_changed() {
