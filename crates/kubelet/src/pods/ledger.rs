@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_is_granted() {
         let ledger = Ledger::new(CAPACITY);
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::new(Arc::default(), false));
         ledger.hold("a", amount(1000, 10));
         ledger.hold("b", amount(2000, 500));
         let wants = |cpu, memory| {
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn who_waits_is_served_in_turn() {
         let ledger = Ledger::new(CAPACITY);
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::new(Arc::default(), false));
         for (uid, held) in [("full", 3000), ("low", 100), ("old", 100), ("high", 100)] {
             ledger.hold(uid, amount(held, 0));
         }
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn what_a_pod_had_counts_until_the_grant_is_in_force() {
         let ledger = Ledger::new(CAPACITY);
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::new(Arc::default(), false));
         ledger.hold("a", amount(3000, 0));
         assert_eq!(ledger.ask("a", ask(1000, 0, 0), &mailbox), Verdict::Granted);
         assert!(matches!(

@@ -32,26 +32,58 @@ pub struct Mail {
     pub not_stopped: Vec<String>,
 }
 
-/// One for each worker.
-#[derive(Default)]
+/// What every worker of the pod has to know, be it the first or one that takes over.
+#[derive(Clone)]
+pub struct Standing {
+    /// The pod as last seen.
+    pub pod: Arc<Pod>,
+    /// The API server has no such pod any more.
+    pub gone: bool,
+    /// What shows a static pod in the API, once it is there.
+    pub mirror: Option<Arc<Pod>>,
+}
+
+/// One for each pod.
 pub struct Mailbox {
+    standing: Mutex<Standing>,
     mail: Mutex<Mail>,
     arrived: Notify,
     ends: watch::Sender<bool>,
 }
 
 impl Mailbox {
+    /// No mail yet.
+    pub fn new(pod: Arc<Pod>, gone: bool) -> Self {
+        let mirror = None;
+        Self {
+            ends: watch::Sender::new(gone || api::pod::is_deleting(&pod)),
+            standing: Mutex::new(Standing { pod, gone, mirror }),
+            mail: Mutex::default(),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// What stands, whatever mail was taken.
+    pub fn standing(&self) -> Standing {
+        self.standing.lock().clone()
+    }
+
     /// The pod changed.
     pub fn apply(&self, pod: Arc<Pod>) {
         if api::pod::is_deleting(&pod) {
             self.ends.send_replace(true);
         }
+        self.standing.lock().pod = pod.clone();
         self.mail.lock().pod = Some(pod);
         self.wake();
     }
 
     /// The pod is gone; this was its last state.
     pub fn gone(&self, pod: Arc<Pod>) {
+        let mut standing = self.standing.lock();
+        standing.pod = pod.clone();
+        standing.gone = true;
+        drop(standing);
         let mut mail = self.mail.lock();
         mail.pod = Some(pod);
         mail.gone = true;
@@ -62,6 +94,7 @@ impl Mailbox {
 
     /// The status of the static pod is to be written to this object.
     pub fn show_on(&self, mirror: Arc<Pod>) {
+        self.standing.lock().mirror = Some(mirror.clone());
         self.mail.lock().mirror = Some(mirror);
         self.wake();
     }

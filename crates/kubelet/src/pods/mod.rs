@@ -18,6 +18,7 @@ mod context;
 #[cfg(test)]
 mod fixtures;
 mod hooks;
+mod keep;
 pub mod ledger;
 mod mailbox;
 pub mod memory;
@@ -33,9 +34,11 @@ mod worker;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::EventType::Warning;
 use client::{Change, Informer};
 use cri::v1::{ContainerEventResponse, GetEventsRequest, ListPodSandboxRequest};
 use futures::StreamExt;
@@ -45,15 +48,17 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use context::Context;
 pub use mailbox::Mailbox;
 
 use crate::cri_config::labels;
 use crate::server::PodLookup;
+use crate::words;
 use observed::{Observed, State};
 use pod::PodExt;
+use worker::Worker;
 
 /// The safety net under the runtime's events.
 const RELIST: Duration = Duration::from_secs(60);
@@ -165,15 +170,46 @@ impl Pods {
     }
 
     fn employ(&self, pod: Arc<Pod>, gone: bool) -> Handle {
-        let mailbox = Arc::new(Mailbox::default());
-        let (worker, view) = worker::Worker::new(self.context.clone(), mailbox.clone(), pod.clone(), gone);
-        let (workers, ended) = (self.workers.clone(), self.ended.clone());
-        tokio::spawn(async move {
-            worker.run().await;
-            workers.lock().remove(pod.uid());
-            ended.notify_one();
+        let mailbox = Arc::new(Mailbox::new(pod.clone(), gone));
+        let (view, seen) = watch::channel(View {
+            pod: pod.clone(),
+            observed: Arc::default(),
         });
-        Handle { mailbox, view }
+        let handle = Handle {
+            mailbox: mailbox.clone(),
+            view: seen,
+        };
+        let pods = self.clone();
+        tokio::spawn(async move {
+            let employ = || Worker::new(pods.context.clone(), mailbox.clone(), view.clone()).run();
+            let broke = |why: &str, pause| pods.tell_broken(&pod, why, pause);
+            // Whoever wants the pod gone need not wait.
+            let hurry = || {
+                let mailbox = mailbox.clone();
+                let ends_already = mailbox.has_ended();
+                async move {
+                    match ends_already {
+                        true => pending().await,
+                        false => mailbox.ends().await,
+                    }
+                }
+            };
+            keep::keep(employ, broke, hurry).await;
+            pods.workers.lock().remove(pod.uid());
+            pods.ended.notify_one();
+        });
+        handle
+    }
+
+    /// A worker broke off, and another takes over after the pause.
+    fn tell_broken(&self, pod: &Pod, why: &str, pause: Duration) {
+        error!(pod = %pod.full_name(), why, again_in = ?pause, "the worker of a pod panicked");
+        let message = format!(
+            "error syncing pod, will be tried again in {}: {why}",
+            words::duration(pause)
+        );
+        let about = pod.reference();
+        self.context.events.record(&about, Warning, "FailedSync", message);
     }
 
     /// Ends what the runtime and the disk have of pods that the API server does not know.

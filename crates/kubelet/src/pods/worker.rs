@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::allocation::Allocation;
 use super::context::Context;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Standing};
 use super::memory::{Memory, Verdict, Waiting};
 use super::observed::Observed;
 use super::plan::{self, Plan};
@@ -72,21 +72,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        context: Arc<Context>,
-        mailbox: Arc<Mailbox>,
-        pod: Arc<Pod>,
-        gone: bool,
-    ) -> (Self, watch::Receiver<View>) {
-        let observed = Arc::new(Observed::default());
-        let (view, receiver) = watch::channel(View {
-            pod: pod.clone(),
-            observed: observed.clone(),
-        });
+    /// A worker that knows what stands; its mail finds it.
+    pub(super) fn new(context: Arc<Context>, mailbox: Arc<Mailbox>, view: watch::Sender<View>) -> Self {
+        let Standing { pod, gone, mirror } = mailbox.standing();
         let mut memory = Memory::of(&pod);
         let kept = Allocation::load(&context.config.pod_dir(pod.uid()));
         memory.resize = (!gone).then(|| Resize::of(&pod, kept));
-        let worker = Self {
+        Self {
             objects: Objects::new(context.informers.clone(), pod.namespace(), mailbox.clone()),
             tokens: Tokens::new(context.client.clone()),
             stale: true,
@@ -96,13 +88,13 @@ impl Worker {
             mailbox,
             seen: pod.clone(),
             seen_changed: false,
-            mirror: None,
+            mirror,
             pod: match &memory.resize {
                 Some(resize) => Arc::new(resize.allocation.granted.put_into(&pod)),
                 None => pod,
             },
             memory,
-            observed,
+            observed: Arc::default(),
             volumes: None,
             gone,
             view,
@@ -111,8 +103,7 @@ impl Worker {
             probes: Probes::default(),
             next_refresh: None,
             next_measure: None,
-        };
-        (worker, receiver)
+        }
     }
 
     pub(super) async fn run(mut self) {
