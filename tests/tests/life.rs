@@ -607,6 +607,17 @@ fn hooks_run_and_a_pod_ends_in_order() {
             ),
         ),
         pod(
+            "loud-start",
+            &format!(
+                "containers: [{}]",
+                script(
+                    "c",
+                    "exec sleep 1000",
+                    ", lifecycle: {postStart: {exec: {command: [sh, -c, 'yes | head -c 4000000; exit 5']}}}"
+                )
+            ),
+        ),
+        pod(
             "unasked",
             &format!(
                 "containers: [{}]",
@@ -695,6 +706,14 @@ fn hooks_run_and_a_pod_ends_in_order() {
             format!(
                 "Exec lifecycle hook ([sh -c echo secret >&2; exit 5]) for Container \"c\" in Pod \"bad-start_default({})\" failed - error: command 'sh -c echo secret >&2; exit 5' exited with 5: secret\n, message: \"secret\\n\"",
                 uid("bad-start")
+            ),
+        ),
+        (
+            // Its status is one that the API server takes, however much the hook says.
+            "loud-start",
+            format!(
+                "Exec lifecycle hook ([sh -c yes | head -c 4000000; exit 5]) for Container \"c\" in Pod \"loud-start_default({})\" failed - error: command 'sh -c yes | head -c 4000000; exit 5' exited with 5: , message: \"y\\ny\\n",
+                uid("loud-start")
             ),
         ),
         (

@@ -16,7 +16,7 @@ mod place;
 mod tls;
 
 /// As much of an answer as is read, and as a message shows.
-const LONGEST_OUTPUT: usize = 10 << 10;
+pub const LONGEST_OUTPUT: usize = 10 << 10;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

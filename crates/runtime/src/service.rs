@@ -131,7 +131,11 @@ impl RuntimeService for Runtime {
     }
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse> {
-        self.0.exec_sync(request).await
+        self.0.exec_sync(request, container::MAX_OUTPUT).await
+    }
+
+    async fn exec_sync_in_brief(&self, request: ExecSyncRequest, most: usize) -> Result<ExecSyncResponse> {
+        self.0.exec_sync(request, most).await
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<ExecResponse> {

@@ -18,7 +18,7 @@ pub async fn run(runtime: &dyn RuntimeService, target: &Target<'_>, action: &Exe
         cmd: command.clone(),
         timeout: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
     };
-    match runtime.exec_sync(request).await {
+    match runtime.exec_sync_in_brief(request, LONGEST_OUTPUT).await {
         Ok(answer) if answer.exit_code == 0 => Outcome::Success,
         Ok(answer) => {
             let mut output = answer.stdout;

@@ -7,7 +7,7 @@ use cri::v1::ExecSyncRequest;
 use k8s_openapi::api::core::v1::{ExecAction, LifecycleHandler, Pod};
 
 use super::pod::PodExt;
-use crate::handler::{Target, http};
+use crate::handler::{LONGEST_OUTPUT, Target, http};
 use crate::words;
 
 /// A hook has no timeout of its own but this.
@@ -68,8 +68,9 @@ async fn exec(
         cmd: command.clone(),
         timeout: within.as_secs() as i64,
     };
+    // What a hook says stands in the pod's status, which has to stay one that the API server takes.
     let answer = runtime
-        .exec_sync(request)
+        .exec_sync_in_brief(request, LONGEST_OUTPUT)
         .await
         .map_err(|error| (words::runtime_error(&error), String::new()))?;
     if answer.exit_code == 0 {

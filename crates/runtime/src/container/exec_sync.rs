@@ -11,11 +11,12 @@ use crate::runtime::Inner;
 use crate::session::{Command, Stream, Streams};
 use crate::shim::protocol::Request;
 
-/// What is kept of an output; the rest is read and dropped, so that the command can end.
-const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+/// As much of an output is kept for one who does not say how much is wanted.
+pub(crate) const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 
 impl Inner {
-    pub(crate) async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse> {
+    /// Runs a command to its end. Of each output the first `most` bytes are kept; the rest is read and dropped, so that the command can end.
+    pub(crate) async fn exec_sync(&self, request: ExecSyncRequest, most: usize) -> Result<ExecSyncResponse> {
         if request.cmd.is_empty() {
             return Err(Error::invalid_argument("cmd: Required value"));
         }
@@ -31,7 +32,8 @@ impl Inner {
         };
         let (session, name) = exec(&shim, &container, command).await?;
         let to_end = async {
-            let (code, stdout, stderr) = tokio::join!(session.exit, output(session.stdout), output(session.stderr));
+            let (code, stdout, stderr) =
+                tokio::join!(session.exit, output(session.stdout, most), output(session.stderr, most));
             Ok(ExecSyncResponse {
                 stdout,
                 stderr,
@@ -60,11 +62,11 @@ impl Inner {
     }
 }
 
-async fn output(stream: Option<Stream>) -> Vec<u8> {
+async fn output(stream: Option<Stream>, most: usize) -> Vec<u8> {
     let mut kept = Vec::new();
     if let Some(mut stream) = stream {
         // A stream that breaks off has ended.
-        let _ = (&mut stream).take(MAX_OUTPUT as u64).read_to_end(&mut kept).await;
+        let _ = (&mut stream).take(most as u64).read_to_end(&mut kept).await;
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
     kept

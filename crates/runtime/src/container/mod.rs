@@ -2,6 +2,7 @@
 
 mod create;
 mod exec_sync;
+pub(crate) use exec_sync::MAX_OUTPUT;
 pub(crate) mod image_volume;
 mod remove;
 mod resources;

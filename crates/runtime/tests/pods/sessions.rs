@@ -85,6 +85,27 @@ async fn commands_have_their_streams_and_codes() {
     assert_eq!(err.code, cri::Code::DeadlineExceeded);
     let (_, out, _) = node.exec(&id, &["ps"]).await.unwrap();
     assert!(!out.contains("sleep 3000"), "{out}");
+
+    // One that says more than its caller wants to know comes to its end all the same.
+    let request = cri::v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: ["sh", "-c", "yes | head -c 3000000; yes | head -c 3000000 >&2; exit 3"]
+            .map(str::to_owned)
+            .to_vec(),
+        timeout: 20,
+    };
+    let brief = cri::RuntimeService::exec_sync_in_brief(&node.runtime, request.clone(), 1000)
+        .await
+        .unwrap();
+    assert_eq!(
+        (brief.exit_code, brief.stdout.len(), brief.stderr.len()),
+        (3, 1000, 1000)
+    );
+    let whole = cri::RuntimeService::exec_sync(&node.runtime, request).await.unwrap();
+    assert_eq!(
+        (whole.exit_code, whole.stdout.len(), whole.stderr.len()),
+        (3, 3_000_000, 3_000_000)
+    );
     node.remove_sandbox(&sandbox).await;
     node.assert_clean();
 }
