@@ -110,13 +110,17 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     }
 }
 
-/// `NAME.HEX`, the hex being the nanoseconds of now.
+/// `NAME.HEX`, the hex being the nanoseconds of now. What has a name too long for that has events with names of their own.
 fn name(about: &ObjectReference, now: Timestamp) -> String {
-    format!(
+    let name = format!(
         "{}.{:x}",
         about.name.as_deref().unwrap_or_default(),
         now.as_nanosecond()
-    )
+    );
+    match api::meta::names::dns1123_subdomain(&name).is_empty() {
+        true => name,
+        false => api::meta::new_uid(),
+    }
 }
 
 async fn write_all(client: Client, mut events: mpsc::Receiver<Event>) {
@@ -181,5 +185,12 @@ mod tests {
         };
         let now = Timestamp::from_nanosecond(0x1234_5678_9abc).unwrap_or_default();
         assert_eq!(name(&about, now), "web.123456789abc");
+        // A name may be as long as an object's can be.
+        let about = ObjectReference {
+            name: Some("a".repeat(253)),
+            ..Default::default()
+        };
+        assert_eq!(name(&about, now).len(), api::meta::new_uid().len());
+        assert_ne!(name(&about, now), name(&about, now));
     }
 }
