@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 
@@ -84,6 +84,15 @@ fn own(directory: &Path, fs_group: Option<i64>) -> Result<()> {
     };
     chown(directory, None, Some(group)).map_err(said("chown", directory))?;
     fs::set_permissions(directory, Permissions::from_mode(0o2777)).map_err(said("chmod", directory))
+}
+
+/// Makes directories in a volume for other volumes to be mounted at.
+pub fn make_places(directory: &Path, places: &[PathBuf]) -> Result<()> {
+    for place in places {
+        let place = directory.join(place);
+        fs::create_dir_all(&place).map_err(said("mkdir", &place))?;
+    }
+    Ok(())
 }
 
 /// Mounts a file system that is nowhere else, unless one is there already. Whether it had to.

@@ -97,13 +97,14 @@ fn link(directory: &Path, files: &[File]) -> io::Result<()> {
         let stale = name
             .to_str()
             .is_none_or(|name| !name.starts_with("..") && !wanted.contains(name));
-        if stale {
+        // A directory is a place for another volume.
+        if stale && !entry.file_type()?.is_dir() {
             fs::remove_file(entry.path())?;
         }
     }
     for name in wanted {
         let path = directory.join(name);
-        if !path.is_symlink() {
+        if !path.is_symlink() && !path.is_dir() {
             symlink(Path::new(DATA).join(name), path)?;
         }
     }
@@ -138,7 +139,8 @@ mod tests {
         let first = target();
         write(dir.path(), &[file("a", "1"), file("sub/b", "2")], None).unwrap();
         assert_eq!(target(), first);
-        write(dir.path(), &[file("a", "3"), file("c", "4")], None).unwrap();
+        fs::create_dir(dir.path().join("place")).unwrap();
+        write(dir.path(), &[file("a", "3"), file("c", "4"), file("place", "5")], None).unwrap();
         assert_eq!(
             (read("a"), read("sub/b"), read("c")),
             (Some("3".into()), None, Some("4".into()))
@@ -146,8 +148,8 @@ mod tests {
         assert!(!dir.path().join(first).exists());
         assert_eq!(
             fs::read_dir(dir.path()).unwrap().count(),
-            4,
-            "the data, its link, two files"
+            5,
+            "the data, its link, two files, and a place for another volume"
         );
     }
 

@@ -17,6 +17,7 @@ mod apply;
 mod atomic;
 mod ceph;
 mod claim;
+mod nested;
 mod ownership;
 mod resolve;
 mod subpath;
@@ -164,16 +165,21 @@ pub async fn set_up(
             volume: volume.name.clone(),
             message,
         })?;
+        let places = match is_data(volume) {
+            true => nested::places(pod, &volume.name),
+            false => Vec::new(),
+        };
         resolved.push((
             volume.name.clone(),
             directory(pod_dir, found.plugin, &volume.name),
             found,
+            places,
         ));
     }
     if resolved.is_empty() {
         return Ok(HashMap::new());
     }
-    for (_, directory, found) in &resolved {
+    for (_, directory, found, _) in &resolved {
         if let Source::Ceph(ceph) = &found.source {
             mount_ceph(ceph, directory).await.map_err(|message| Failure {
                 volume: found.name.clone(),
@@ -184,8 +190,10 @@ pub async fn set_up(
     let fs_group = pod.spec().and_then(|spec| spec.security_context.as_ref()?.fs_group);
     let all = move || {
         let mut mounted = HashMap::new();
-        for (volume, directory, found) in resolved {
-            match apply::apply(&directory, &found.source, fs_group) {
+        for (volume, directory, found, places) in resolved {
+            let applied = apply::apply(&directory, &found.source, fs_group)
+                .and_then(|at| apply::make_places(&directory, &places).map(|()| at));
+            match applied {
                 Ok(mut at) => {
                     at.read_only |= found.read_only;
                     mounted.insert(volume, at);
