@@ -139,11 +139,12 @@ kind: Pod
 metadata: {name: configured, labels: {tier: back}}
 spec:
   initContainers:
-  - {name: first, image: 'localhost/busybox:1', command: [sh, -c, 'echo prepared > /shared/state'], volumeMounts: [{name: shared, mountPath: /shared}]}
+  - {name: first, image: 'localhost/busybox:1', workingDir: /opt/not/there, command: [sh, -c, 'echo prepared in $(pwd) > /shared/state'], volumeMounts: [{name: shared, mountPath: /shared}]}
   containers:
   - name: main
     image: localhost/busybox:1
     command: [sleep, 12h]
+    workingDir: /fast/work
     env:
     - {name: COLOUR, valueFrom: {configMapKeyRef: {name: settings, key: colour}}}
     - {name: PASSWORD, valueFrom: {secretKeyRef: {name: hidden, key: password}}}
@@ -170,7 +171,11 @@ spec:
         sh("echo $COLOUR $PASSWORD $GREETING"),
         "green s3cret hello configured\n"
     );
-    assert_eq!(sh("cat /shared/state /settings/file.txt"), "prepared\nfrom a file");
+    assert_eq!(
+        sh("cat /shared/state /settings/file.txt"),
+        "prepared in /opt/not/there\nfrom a file"
+    );
+    assert_eq!(sh("pwd"), "/fast/work\n", "a directory that is not there is made");
     assert!(sh("mount | grep ' /fast '").contains("tmpfs"));
     assert_eq!(sh("hostname"), "configured\n");
     assert_eq!(

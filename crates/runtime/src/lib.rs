@@ -25,6 +25,7 @@ mod signal;
 mod spec;
 mod stats;
 mod streaming;
+mod working_dir;
 
 pub use config::Config;
 pub use network::{HostPort, NetworkError, PodLink, PodNetwork, Protocol};

@@ -1,5 +1,6 @@
 //! A container's root: links to the image's layers beside directories of its own, for overlayfs to put together.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -108,9 +109,11 @@ pub(crate) fn accounts(layers: &[PathBuf]) -> Accounts {
     }
 }
 
+/// So many links are followed for one path.
+const MAX_LINKS: usize = 16;
+
 /// The file that a path leads to in the stack of layers, links followed within it.
 fn find(layers: &[PathBuf], path: &Path, links: usize) -> Option<PathBuf> {
-    const MAX_LINKS: usize = 16;
     if links > MAX_LINKS {
         return None;
     }
@@ -140,6 +143,65 @@ fn find(layers: &[PathBuf], path: &Path, links: usize) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// Where a directory's path leads, links followed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// As far as there are directories, free of links.
+    pub there: PathBuf,
+    /// What is missing behind that.
+    pub missing: PathBuf,
+}
+
+/// Where the path of a directory leads in the stack of layers; none if something in its way is no directory.
+pub(crate) fn place(layers: &[PathBuf], path: &Path) -> Option<Place> {
+    let mut links = 0;
+    let mut there = PathBuf::new();
+    let mut rest: Vec<OsString> = backwards(path)?;
+    while let Some(part) = rest.pop() {
+        let next = there.join(&part);
+        match lookup(layers, &next) {
+            None => {
+                rest.push(part);
+                break;
+            }
+            Some((_, kind)) if kind.is_dir() => there = next,
+            Some((layer, kind)) if kind.is_symlink() && links < MAX_LINKS => {
+                links += 1;
+                let target = fs::read_link(layer.join(&next)).ok()?;
+                if target.is_absolute() {
+                    there = PathBuf::new();
+                }
+                rest.extend(backwards(&target)?);
+            }
+            Some(_) => return None,
+        }
+    }
+    rest.reverse();
+    Some(Place {
+        there,
+        missing: rest.into_iter().collect(),
+    })
+}
+
+/// The names in a path, the last one first; none if it leads upwards.
+fn backwards(path: &Path) -> Option<Vec<OsString>> {
+    let mut names = Vec::new();
+    for part in path.components().rev() {
+        match part {
+            Component::Normal(name) => names.push(name.to_owned()),
+            Component::ParentDir => return None,
+            _ => {}
+        }
+    }
+    Some(names)
+}
+
+/// A directory as the uppermost layer has it that has one there.
+pub(crate) fn directory(layers: &[PathBuf], path: &Path) -> Option<PathBuf> {
+    let (layer, kind) = lookup(layers, path)?;
+    kind.is_dir().then(|| layer.join(path))
 }
 
 /// The uppermost layer that has a path, unless a layer above it has hidden it.

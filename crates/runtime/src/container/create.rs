@@ -20,7 +20,7 @@ use crate::rootfs::Part;
 use crate::runtime::{Container, Inner, Sandbox, new_id, now};
 use crate::shim::protocol::Confinement;
 use crate::spec::{self, Accounts, Image};
-use crate::{host, pod_files, rootfs, signal};
+use crate::{host, pod_files, rootfs, signal, working_dir};
 
 /// What a container sees of images.
 struct Roots {
@@ -148,6 +148,11 @@ impl Inner {
             seccomp_profile: seccomp_profile.as_deref(),
         })
         .map_err(|err| self.refused(&err))?;
+        if let Some(process) = spec.process() {
+            let upper = self.layout.writable(&record.id).join("upper");
+            let made = working_dir::make(process.cwd(), &config.mounts, &roots.layers, &upper);
+            made.map_err(|err| failed("make the working directory", process.cwd(), &err))?;
+        }
         record.confinement = confinement;
         let path = dir.join("config.json");
         spec.save(&path)
