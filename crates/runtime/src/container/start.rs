@@ -62,7 +62,7 @@ impl Inner {
     /// Ends the container and says why in the words that users know.
     fn not_started(&self, container: &Container, err: &ShimError) -> Error {
         let reason = match err {
-            ShimError::Failed(failure) if failure.kind == FailureKind::Executable => {
+            ShimError::Failed(failure) if matches!(failure.kind, FailureKind::Executable | FailureKind::Mount) => {
                 format!("runc create failed: unable to start container process: error during container init: {failure}")
             }
             other => other.to_string(),

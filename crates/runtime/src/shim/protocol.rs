@@ -153,6 +153,8 @@ pub(crate) enum FailureKind {
     NotRunning,
     /// The program to run is not there or cannot be run.
     Executable,
+    /// Something could not be mounted where the container wants it.
+    Mount,
     /// Anything else.
     Other,
 }

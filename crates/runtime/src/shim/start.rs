@@ -293,10 +293,38 @@ fn words(error: &str, causes: &[String]) -> Failure {
             message: error[at..].to_owned(),
         };
     }
+    if let Some(message) = causes.iter().find_map(|cause| not_mounted(cause)) {
+        return Failure {
+            kind: FailureKind::Mount,
+            message,
+        };
+    }
     Failure::other(match causes.first() {
         Some(cause) if !error.contains(cause.as_str()) => format!("{error}: {cause}"),
         _ => error.to_owned(),
     })
+}
+
+/// What could not be mounted where, if that is what a cause tells: libcontainer writes the mount as its program would, and leaves out what
+/// the kernel said.
+fn not_mounted(cause: &str) -> Option<String> {
+    let rest = cause.strip_prefix("failed to mount Mount { destination: \"")?;
+    let (destination, rest) = rest.split_once("\", typ: Some(\"")?;
+    let (kind, rest) = rest.split_once("\"), source: Some(\"")?;
+    let (source, rest) = rest.split_once("\"), options: ")?;
+    let reason = rest.split_once("}: ").map_or(rest, |(_, reason)| reason);
+    let reason = match reason {
+        _ if kind == "bind" && destination.starts_with("/proc/") => {
+            format!("{destination:?} cannot be mounted because it is inside /proc")
+        }
+        // A directory's path ends at a file, or what is no directory would cover one.
+        "syscall" if kind == "bind" => "not a directory".into(),
+        reason if reason.ends_with(" with O_DIRECTORY") => "not a directory".into(),
+        reason => reason.to_owned(),
+    };
+    Some(format!(
+        "error mounting {source:?} to rootfs at {destination:?}: {reason}"
+    ))
 }
 
 #[cfg(test)]
@@ -331,6 +359,27 @@ mod tests {
                 "exec: \"/x\": stat /x: no such file or directory",
             ),
             ("cgroup error", vec![], FailureKind::Other, "cgroup error"),
+            (
+                "failed to prepare rootfs",
+                vec![
+                    "failed to mount Mount { destination: \"/etc/app.conf\", typ: Some(\"bind\"), source: Some(\"/pods/v\"), options: Some([\"rbind\", \"ro\"]), uid_mappings: None, gid_mappings: None }: cannot re-open [13]<\"/c/rootfs/etc/app.conf\"> with O_DIRECTORY".to_owned(),
+                    "failed".to_owned(),
+                ],
+                FailureKind::Mount,
+                "error mounting \"/pods/v\" to rootfs at \"/etc/app.conf\": not a directory",
+            ),
+            (
+                "failed to prepare rootfs",
+                vec!["failed to mount Mount { destination: \"/etc\", typ: Some(\"bind\"), source: Some(\"/pods/file\"), options: None, uid_mappings: None, gid_mappings: None }: syscall".to_owned()],
+                FailureKind::Mount,
+                "error mounting \"/pods/file\" to rootfs at \"/etc\": not a directory",
+            ),
+            (
+                "failed to prepare rootfs",
+                vec!["failed to mount Mount { destination: \"/proc/x\", typ: Some(\"bind\"), source: Some(\"/pods/v\"), options: None, uid_mappings: None, gid_mappings: None }: create next directory component failed".to_owned()],
+                FailureKind::Mount,
+                "error mounting \"/pods/v\" to rootfs at \"/proc/x\": \"/proc/x\" cannot be mounted because it is inside /proc",
+            ),
         ];
         for (error, causes, kind, message) in cases {
             let failure = words(error, &causes);
