@@ -81,6 +81,13 @@ fn what_keeps_a_container_from_starting_is_said() {
         "  securityContext: {runAsNonRoot: true}\n  containers:\n  - {name: c, image: 'localhost/busybox:1'}\n",
     ));
 
+    // A volume that cannot stand where it is wanted: a directory on a file.
+    cluster.create("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: hosts}\ndata: {hosts: x}\n");
+    cluster.create(&pod(
+        "covers",
+        "  containers:\n  - {name: c, image: 'localhost/busybox:1', command: [sleep, '1000'], volumeMounts: [{name: v, mountPath: /etc/passwd}]}\n  volumes: [{name: v, configMap: {name: hosts}}]\n",
+    ));
+
     let reason = |index: usize| format!("{{.status.containerStatuses[{index}].state.waiting.reason}}");
     cluster.until("images", &reason(0), "ErrImageNeverPull");
     cluster.until("images", &reason(1), "ImagePullBackOff");
@@ -95,6 +102,15 @@ fn what_keeps_a_container_from_starting_is_said() {
     ] {
         cluster.until_event("images", words);
     }
+
+    cluster.until_event(
+        "covers",
+        "Error: failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: error mounting \"",
+    );
+    cluster.until_event(
+        "covers",
+        "/volumes/kubernetes.io~configmap/v\" to rootfs at \"/etc/passwd\": not a directory",
+    );
 
     cluster.until("refers", &reason(0), "CreateContainerConfigError");
     let message = "{.status.containerStatuses[0].state.waiting.message}";
@@ -128,6 +144,7 @@ fn volumes_probes_and_hooks() {
     command: [sleep, '1000']
     volumeMounts:
     - {name: map, mountPath: /map}
+    - {name: empty, mountPath: /map/within}
     - {name: secret, mountPath: /secret, readOnly: true}
     - {name: down, mountPath: /down}
     - {name: all, mountPath: /all}
@@ -158,6 +175,7 @@ fn volumes_probes_and_hooks() {
     );
     exec("echo 1 > /part/f && grep -q 1 /whole/x/y/f && test -e /whole/hooked").ok();
     assert_ne!(exec("touch /secret/x").code, 0);
+    exec("touch /map/within/x && test -e /whole/x").ok();
 
     assert_eq!(cluster.field("all", "{.status.containerStatuses[0].ready}"), "false");
     cluster.until_event("all", "Readiness probe failed:");
