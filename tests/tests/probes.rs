@@ -53,6 +53,13 @@ fn end(cluster: &Cluster, pod: &str, script: &str) {
     cluster.kubectl(&["exec", pod, "--", "bash", "-c", script]);
 }
 
+/// A time of the API in seconds.
+#[track_caller]
+fn seconds(time: &str) -> i64 {
+    let date = tests::run(std::process::Command::new("date").args(["+%s", "-d", time]), "").ok();
+    date.trim().parse().expect("seconds")
+}
+
 const LAST: &str = "{.status.containerStatuses[0].lastState.terminated";
 
 #[test]
@@ -86,6 +93,12 @@ fn the_web_program_is_kept_alive() {
         "on-and-off",
         "",
         "readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, successThreshold: 2, failureThreshold: 1}",
+    ));
+
+    cluster.create(&web(
+        "patient",
+        "",
+        "readinessProbe: {tcpSocket: {port: 8090}, initialDelaySeconds: 4, periodSeconds: 1}",
     ));
 
     // The executable is taken away, and comes back with the next instance.
@@ -210,6 +223,13 @@ fn the_web_program_is_kept_alive() {
     exec(&cluster, "on-and-off", "touch /tmp/ready");
     cluster.until("on-and-off", ready, "True");
 
+    // Asked at once, it would have been ready long before.
+    cluster.wait_ready("patient");
+    let times = "{.status.containerStatuses[0].state.running.startedAt} {.status.conditions[?(@.type=='Ready')].lastTransitionTime}";
+    let times = cluster.field("patient", times);
+    let (started, turned) = times.split_once(' ').expect("two times");
+    assert!(seconds(turned) - seconds(started) >= 4, "{times}");
+
     // One line for an event that comes again and again.
     let counted =
         |line: &str| line.contains("Startup probe failed: dial tcp") && line.contains(" (x") && line.contains(" over ");
@@ -322,10 +342,10 @@ fn probes_ask_in_every_way() {
         ),
         (
             "sleeps",
-            "exec: {command: [sleep, '1000']}".into(),
+            "exec: {command: [sleep, '1000']}, timeoutSeconds: 2".into(),
             Some((
                 "Unhealthy",
-                "Readiness probe failed: command timed out: \"sleep 1000\" timed out after 1s",
+                "Readiness probe failed: command timed out: \"sleep 1000\" timed out after 2s",
             )),
         ),
         (
