@@ -191,19 +191,34 @@ fn a_registry_with_a_password_wants_the_pull_secret() {
             .contains(&reason("without").as_str())
             .then_some(())
     });
-    cluster
-        .kubectl(&[
-            "create",
-            "secret",
-            "docker-registry",
-            "pull",
-            "--docker-server=127.0.0.1:5001",
-            "--docker-username=user",
-            "--docker-password=secret",
-        ])
-        .ok();
+    let denied = "pull access denied, repository does not exist or may require authorization: authorization failed: ";
+    cluster.until_event("without", &format!("{denied}no basic auth credentials"));
+    let secret = |name: &str, password: &str| {
+        let password = format!("--docker-password={password}");
+        let login = ["--docker-server=127.0.0.1:5001", "--docker-username=user", &password];
+        cluster
+            .kubectl(&[&["create", "secret", "docker-registry", name][..], &login].concat())
+            .ok();
+    };
+    secret("pull", "secret");
+    secret("wrong", "guessed");
     cluster.create(&pod("with", ", imagePullSecrets: [{name: pull}]"));
+    cluster.create(&pod("mistaken", ", imagePullSecrets: [{name: wrong}]"));
+    cluster.create(&pod("lost", ", imagePullSecrets: [{name: none}]"));
     cluster.wait_ready("with");
+    cluster.until_event(
+        "mistaken",
+        &format!("{denied}unexpected status from GET request to http://127.0.0.1:5001/"),
+    );
+    cluster.until_event("mistaken", ": 401 Unauthorized");
+    cluster.until_event(
+        "lost",
+        "Unable to retrieve some image pull secrets (none); attempting to pull the image may not succeed.",
+    );
+    // The right password mends it.
+    cluster.kubectl(&["delete", "secret", "wrong"]).ok();
+    secret("wrong", "secret");
+    cluster.wait_ready("mistaken");
 }
 
 #[test]
