@@ -248,9 +248,12 @@ mod tests {
     use super::*;
     use crate::pods::fixtures;
 
-    /// An API server that refuses every status, and notes what is asked of it, and when.
-    fn refusing() -> (Client, Arc<Mutex<Vec<(http::Method, Instant)>>>) {
-        let asked = Arc::<Mutex<Vec<_>>>::default();
+    /// What was asked of an API server, and when.
+    type Asked = Arc<Mutex<Vec<(http::Method, Instant)>>>;
+
+    /// An API server that refuses every status.
+    fn refusing() -> (Client, Asked) {
+        let asked = Asked::default();
         let notes = asked.clone();
         let client = client::in_process(tower::service_fn(move |request: http::Request<Body>| {
             notes.lock().push((request.method().clone(), Instant::now()));
