@@ -215,6 +215,19 @@ fn a_registry_with_a_password_wants_the_pull_secret() {
         "lost",
         "Unable to retrieve some image pull secrets (none); attempting to pull the image may not succeed.",
     );
+    // What one pod has pulled with its password is not for others that have none: on the node it stands as if it were not there.
+    let with_policy = |name: &str, policy: &str, more: &str| {
+        pod(name, more).replace("command:", &format!("imagePullPolicy: {policy}, command:"))
+    };
+    cluster.create(&with_policy("borrows", "IfNotPresent", ""));
+    cluster.create(&with_policy("takes", "Never", ""));
+    cluster.until_event("borrows", &format!("{denied}no basic auth credentials"));
+    cluster.until_event(
+        "takes",
+        "Container image \"127.0.0.1:5001/private/busybox:1\" is not present with pull policy of Never",
+    );
+    cluster.create(&with_policy("shares", "Never", ", imagePullSecrets: [{name: pull}]"));
+    cluster.wait_ready("shares");
     // The right password mends it.
     cluster.kubectl(&["delete", "secret", "wrong"]).ok();
     secret("wrong", "secret");

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::cri_config::security::ImageUser;
+use crate::image_access::{Holder, Records, Who};
 use crate::words;
 
 /// An image on the node.
@@ -24,6 +25,8 @@ pub struct Image {
     pub size: u64,
     /// Who it runs as.
     pub user: ImageUser,
+    /// It was brought in with the node's own images, and is everybody's.
+    pub pinned: bool,
 }
 
 /// What the pull policy says.
@@ -131,19 +134,30 @@ impl Pulled {
 
 type Turns = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
 
+/// A login to a registry, and the Secret that it is from.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// What the runtime is given.
+    pub auth: AuthConfig,
+    /// Who holds it.
+    pub holder: Holder,
+}
+
 /// The images of the node, for all workers.
 #[derive(Clone)]
 pub struct Images {
     service: Arc<dyn ImageService>,
+    records: Arc<Records>,
     /// Whose turn it is to pull an image.
     turns: Arc<Mutex<Turns>>,
 }
 
 impl Images {
     /// On the runtime's service.
-    pub fn new(service: Arc<dyn ImageService>) -> Self {
+    pub fn new(service: Arc<dyn ImageService>, records: Records) -> Self {
         Self {
             service,
+            records: Arc::new(records),
             turns: Arc::default(),
         }
     }
@@ -169,16 +183,25 @@ impl Images {
             },
             id: image.id,
             size: image.size,
+            pinned: image.pinned,
         }))
     }
 
+    /// Who may have an image that is there under a name.
+    pub fn who(&self, image: &Image, reference: &str) -> Who {
+        match image.pinned {
+            true => Who::Anyone,
+            false => self.records.who(&image.id, reference),
+        }
+    }
+
     /// Fetches an image, trying each login in turn.
-    pub async fn pull(&self, reference: &str, logins: &[AuthConfig], sandbox: &PodSandboxConfig) -> Pulled {
+    pub async fn pull(&self, reference: &str, logins: &[Login], sandbox: &PodSandboxConfig) -> Pulled {
         let asked = Instant::now();
         let turn = self.turns.lock().entry(reference.to_owned()).or_default().clone();
         let guard = turn.lock().await;
         let began = Instant::now();
-        let outcome = self.try_pull(reference, logins, sandbox).await;
+        let outcome = self.record_pull(reference, logins, sandbox).await;
         let done = Instant::now();
         drop(guard);
         // Two hold it when nobody else waits: the map and this.
@@ -190,14 +213,29 @@ impl Images {
         }
     }
 
+    /// Fetches an image, and notes with which login.
+    async fn record_pull(
+        &self,
+        reference: &str,
+        logins: &[Login],
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Image, String> {
+        let unnoted = |error: std::io::Error| format!("note the pull of {reference:?}: {error}");
+        self.records.begin(reference).map_err(unnoted)?;
+        let pulled = self.try_pull(reference, logins, sandbox).await;
+        let noted = pulled.as_ref().ok().map(|(image, by)| (image.id.as_str(), by.clone()));
+        self.records.end(reference, noted).map_err(unnoted)?;
+        pulled.map(|(image, _)| image)
+    }
+
     async fn try_pull(
         &self,
         reference: &str,
-        logins: &[AuthConfig],
+        logins: &[Login],
         sandbox: &PodSandboxConfig,
-    ) -> Result<Image, String> {
+    ) -> Result<(Image, Option<Holder>), String> {
         let anonymous = [None];
-        let logins: Vec<Option<&AuthConfig>> = logins.iter().map(Some).collect();
+        let logins: Vec<Option<&Login>> = logins.iter().map(Some).collect();
         let logins = if logins.is_empty() { &anonymous[..] } else { &logins };
         let mut said = Vec::new();
         for login in logins {
@@ -207,7 +245,7 @@ impl Images {
             };
             let request = PullImageRequest {
                 image: Some(spec),
-                auth: login.cloned(),
+                auth: login.map(|login| login.auth.clone()),
                 sandbox_config: Some(sandbox.clone()),
             };
             match self.service.pull_image(request).await {
@@ -216,7 +254,8 @@ impl Images {
                         .find(reference)
                         .await
                         .map_err(|error| words::runtime_error(&error))?;
-                    return found.ok_or_else(|| format!("image {reference:?} is not there after it was pulled"));
+                    let found = found.ok_or_else(|| format!("image {reference:?} is not there after it was pulled"))?;
+                    return Ok((found, login.map(|login| login.holder.clone())));
                 }
                 Err(error) => said.push(words::runtime_error(&error)),
             }

@@ -17,6 +17,7 @@ mod expand;
 mod field;
 mod handler;
 mod image;
+mod image_access;
 mod inotify;
 pub mod node;
 mod objects;

@@ -14,6 +14,7 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::cri_config::dns;
 use crate::image::Images;
+use crate::image_access::Records;
 use crate::node::{self, facts};
 use crate::pods::ledger::Ledger;
 use crate::pods::{Context, Pods};
@@ -76,7 +77,7 @@ impl Kubelet {
             client: client.clone(),
             informers: informers.clone(),
             runtime: runtime.clone(),
-            images: Images::new(images.clone()),
+            images: Images::new(images.clone(), Records::at(config.root_dir.join("image_manager"))),
             events: events.clone(),
             services: informers.all::<Service>(),
             cgroups: Cgroups::at(Path::new(CGROUPS), config.pod_pids_limit),

@@ -18,7 +18,8 @@ use super::worker::Worker;
 use crate::cri_config::container::{self, Inputs};
 use crate::cri_config::{hosts, sandbox, security};
 use crate::handler::Target;
-use crate::image::{self, Decision, Image};
+use crate::image::{self, Decision, Image, Login};
+use crate::image_access::{Holder, credential_hash};
 use crate::{credentials, env, volumes};
 
 /// Why a container waits whose configuration cannot be made.
@@ -154,6 +155,11 @@ impl Worker {
         if self.memory.pulled.contains_key(key) && found.is_some() {
             return found;
         }
+        // To a pod that could not pull it, an image is not there.
+        let found = match found {
+            Some(found) if policy == "Always" || self.may_have(&found, &reference).await => Some(found),
+            _ => None,
+        };
         match (image::decide(policy, found.is_some()), found) {
             (Decision::Use, Some(found)) => {
                 let message =
@@ -205,8 +211,23 @@ impl Worker {
         });
     }
 
+    /// Whether the pod may have an image that is on the node.
+    async fn may_have(&self, found: &Image, reference: &str) -> bool {
+        let who = self.context.images.who(found, reference);
+        if who.includes(&[]) {
+            return true;
+        }
+        let own: Vec<_> = self
+            .logins(reference)
+            .await
+            .into_iter()
+            .map(|login| login.holder)
+            .collect();
+        who.includes(&own)
+    }
+
     /// The logins that the pod's secrets have for an image.
-    async fn logins(&self, image: &str) -> Vec<v1::AuthConfig> {
+    async fn logins(&self, image: &str) -> Vec<Login> {
         let api = client::kube::Api::<Secret>::namespaced(self.context.client.clone(), self.pod.namespace());
         let mut logins = Vec::new();
         let mut missing = Vec::new();
@@ -217,18 +238,22 @@ impl Worker {
             .into_iter()
             .flatten()
         {
-            let data = api
-                .get(&reference.name)
-                .await
-                .ok()
-                .and_then(|secret| secret.data)
-                .unwrap_or_default();
+            let secret = api.get(&reference.name).await.unwrap_or_default();
+            let data = secret.data.unwrap_or_default();
             let config = data
                 .get(".dockerconfigjson")
                 .map(|config| (config, false))
                 .or_else(|| Some((data.get(".dockercfg")?, true)));
             match config.map(|(config, bare)| credentials::logins(&config.0, bare, image)) {
-                Some(Ok(found)) => logins.extend(found),
+                Some(Ok(found)) => logins.extend(found.into_iter().map(|auth| Login {
+                    holder: Holder {
+                        uid: secret.metadata.uid.clone().unwrap_or_default(),
+                        namespace: self.pod.namespace().to_owned(),
+                        name: reference.name.clone(),
+                        credential_hash: credential_hash(&auth),
+                    },
+                    auth,
+                })),
                 _ => missing.push(reference.name.as_str()),
             }
         }
