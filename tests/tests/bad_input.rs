@@ -480,4 +480,34 @@ fn a_pod_that_fits_nowhere_says_why() {
     });
     cluster.kubectl(&["label", "node", "node", "disk=fast"]).ok();
     cluster.wait_ready("picky");
+
+    // What somebody puts on the node past the scheduler is refused by the node itself.
+    let cpu = cluster
+        .kubectl(&["get", "node", "node", "-o", "jsonpath={.status.allocatable.cpu}"])
+        .ok();
+    let cpu: u32 = cpu.parse().expect("whole CPUs");
+    let greedy = format!("Node didn't have enough resource: cpu, requested: 1000000, used: 0, capacity: {cpu}000");
+    let other_os = "Failed to admit pod as the OS field doesn't match node OS";
+    for (name, spec, reason, message) in [
+        (
+            "put",
+            "resources: {requests: {cpu: '1000'}}}]",
+            "OutOfcpu",
+            greedy.as_str(),
+        ),
+        ("panes", "}], os: {name: windows}", "PodOSNotSupported", other_os),
+    ] {
+        cluster.create(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeName: node, containers: [{{name: main, image: 'localhost/busybox:1', {spec}}}}}"
+        ));
+        cluster.until(name, "{.status.phase} {.status.reason}", &format!("Failed {reason}"));
+        assert_eq!(
+            cluster.field(name, "{.status.message}"),
+            format!("Pod was rejected: {message}")
+        );
+        cluster.until_event(name, message);
+        let row = cluster.kubectl(&["get", "pod", name, "--no-headers"]).ok();
+        assert!(row.split_whitespace().skip(1).take(3).eq(["0/1", reason, "0"]), "{row}");
+        assert_eq!(cluster.field(name, "{.status.containerStatuses}"), "");
+    }
 }

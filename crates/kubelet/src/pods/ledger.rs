@@ -53,6 +53,24 @@ pub struct Ask {
     pub since: Timestamp,
 }
 
+/// What a node has too little of for a pod that comes to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// Such as `cpu`.
+    pub resource: &'static str,
+    /// Upstream's words for it.
+    pub message: String,
+}
+
+impl Lack {
+    fn of(resource: &'static str, requested: i64, used: i64, capacity: i64) -> Self {
+        let message = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Self { resource, message }
+    }
+}
+
 /// What comes of asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -71,8 +89,8 @@ struct Book {
 }
 
 impl Book {
-    /// The resource of which there is not enough, with how much of it others use.
-    fn lacks(&self, uid: &str, wants: Amount, capacity: Capacity) -> Option<(&'static str, i64, i64, i64)> {
+    /// The resource of which there is not enough.
+    fn lacks(&self, uid: &str, wants: Amount, capacity: Capacity) -> Option<Lack> {
         let others = || {
             self.held
                 .iter()
@@ -87,6 +105,7 @@ impl Book {
         ]
         .into_iter()
         .find(|(_, wanted, used, capacity)| *wanted > 0 && *wanted > capacity - used)
+        .map(|(resource, wanted, used, capacity)| Lack::of(resource, wanted, used, capacity))
     }
 
     fn ask(&mut self, uid: &str, ask: Ask, capacity: Capacity) -> Verdict {
@@ -102,10 +121,8 @@ impl Book {
                 ));
             }
         }
-        if let Some((resource, wanted, used, capacity)) = self.lacks(uid, wants, capacity) {
-            return Verdict::Deferred(format!(
-                "Node didn't have enough resource: {resource}, requested: {wanted}, used: {used}, capacity: {capacity}"
-            ));
+        if let Some(lack) = self.lacks(uid, wants, capacity) {
+            return Verdict::Deferred(lack.message);
         }
         // Until it is in force, what the pod had counts too.
         let before = self.held.get(uid).copied().unwrap_or_default();
@@ -146,6 +163,23 @@ impl Ledger {
             capacity,
             book: Mutex::default(),
         }
+    }
+
+    /// A pod that is new here holds this from now on, if it is to be had: no more than `most` pods hold anything.
+    pub fn admit(&self, uid: &str, wants: Amount, most: u32) -> Result<(), Lack> {
+        let mut book = self.book.lock();
+        let (others, most) = (
+            book.held.keys().filter(|other| *other != uid).count() as i64,
+            i64::from(most),
+        );
+        if others >= most {
+            return Err(Lack::of("pods", 1, others, most));
+        }
+        if let Some(lack) = book.lacks(uid, wants, self.capacity) {
+            return Err(lack);
+        }
+        book.held.insert(uid.to_owned(), wants);
+        Ok(())
     }
 
     /// A pod holds this, and no more.
@@ -240,6 +274,39 @@ mod tests {
             wants(8000, 10),
             Verdict::Infeasible("Node didn't have enough capacity: cpu, requested: 8000, capacity: 4000".into())
         );
+    }
+
+    #[test]
+    fn who_comes_is_admitted_while_there_is_room() {
+        let ledger = Ledger::new(CAPACITY);
+        let said = |lack: Result<(), Lack>| lack.map_err(|lack| (lack.resource, lack.message));
+        let lack = |resource, numbers: &str| {
+            Err((
+                resource,
+                format!("Node didn't have enough resource: {resource}, {numbers}"),
+            ))
+        };
+        assert_eq!(said(ledger.admit("a", amount(3000, 10), 3)), Ok(()));
+        assert_eq!(
+            said(ledger.admit("b", amount(1500, 10), 3)),
+            lack("cpu", "requested: 1500, used: 3000, capacity: 4000")
+        );
+        assert_eq!(
+            said(ledger.admit("b", amount(0, 991), 3)),
+            lack("memory", "requested: 991, used: 10, capacity: 1000")
+        );
+        assert_eq!(said(ledger.admit("b", amount(1000, 990), 3)), Ok(()));
+        assert_eq!(
+            said(ledger.admit("c", amount(0, 0), 3)),
+            Ok(()),
+            "what wants nothing always fits"
+        );
+        assert_eq!(
+            said(ledger.admit("d", amount(0, 0), 3)),
+            lack("pods", "requested: 1, used: 3, capacity: 3")
+        );
+        ledger.release("a");
+        assert_eq!(said(ledger.admit("d", amount(3000, 0), 3)), Ok(()));
     }
 
     #[test]

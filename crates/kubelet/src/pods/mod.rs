@@ -107,7 +107,8 @@ impl Pods {
         let apply = async {
             informer.synced().await;
             // Before any worker asks for more, all of them hold what they have.
-            let holds = |pod: &&Arc<Pod>| !api::pod::is_terminal(pod) && !api::pod::is_mirror(pod);
+            let holds =
+                |pod: &&Arc<Pod>| resize::is_taken_in(pod) && !api::pod::is_terminal(pod) && !api::pod::is_mirror(pod);
             for pod in informer.list().iter().filter(holds) {
                 self.context.ledger.hold(pod.uid(), ledger::Amount::of(pod));
             }

@@ -237,6 +237,11 @@ fn refuse_shrinking(change: &Change, pod_usage: Option<u64>, usage: impl Fn(&str
     }
 }
 
+/// Whether a kubelet has taken the pod in: then it has a time of its start.
+pub fn is_taken_in(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
+}
+
 impl Worker {
     /// Asks the ledger for what the pod wants, and says what comes of it; says too when all of it is in force.
     pub(super) fn negotiate(&mut self, now: Timestamp) {
@@ -249,13 +254,22 @@ impl Worker {
         if over {
             (resize.pending, resize.progress) = (None, None);
             ledger.withdraw(&uid);
-            if !self.observed.any_running() {
+            // Of what was deleted by force the API server knows nothing any more, and what it held is given to others.
+            if self.gone || !self.observed.any_running() {
                 ledger.release(&uid);
             }
             return;
         }
         if !resize.held {
-            ledger.hold(&uid, Amount::of(&self.pod));
+            let wants = Amount::of(&self.pod);
+            // What an earlier kubelet took in runs on, and what the cluster is made of is not refused.
+            let is_in =
+                is_taken_in(&self.pod) || !self.observed.sandboxes.is_empty() || api::pod::is_critical(&self.pod);
+            if is_in {
+                ledger.hold(&uid, wants);
+            } else if let Err(lack) = ledger.admit(&uid, wants, self.context.config.max_pods) {
+                return self.refuse(format!("OutOf{}", lack.resource), lack.message);
+            }
             resize.held = true;
         }
         let generation = self.seen.metadata.generation;

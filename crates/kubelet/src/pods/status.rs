@@ -75,6 +75,11 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
         ..base.clone()
     };
     if let Some(verdict) = memory.verdict.as_ref().filter(|_| phase == "Failed") {
+        // Of a pod that was refused there is nothing to tell but why.
+        if observed.sandboxes.is_empty() && observed.instances.is_empty() && base.container_statuses.is_none() {
+            status.init_container_statuses = None;
+            status.container_statuses = None;
+        }
         status.reason = Some(verdict.reason.clone());
         status.message = Some(verdict.message.clone()).filter(|message| !message.is_empty());
     }

@@ -266,6 +266,15 @@ impl Worker {
             self.objects.forget();
             return;
         }
+        let other_os = self
+            .pod
+            .spec()
+            .and_then(|spec| spec.os.as_ref())
+            .is_some_and(|os| os.name != "linux");
+        if other_os && self.observed.sandboxes.is_empty() {
+            let message = "Failed to admit pod as the OS field doesn't match node OS";
+            return self.refuse("PodOSNotSupported".into(), message.into());
+        }
         if plan::active_deadline(&self.pod).is_some_and(|deadline| deadline <= now)
             && !plan::is_over(&self.pod, &self.observed, &self.memory)
         {
@@ -303,6 +312,19 @@ impl Worker {
                 });
             }
         }
+    }
+
+    /// The pod is not taken in.
+    pub(super) fn refuse(&mut self, reason: String, message: String) {
+        let said = format!("Pod was rejected: {message}");
+        self.context
+            .events
+            .record(&self.pod.reference(), Warning, &reason, message);
+        self.memory.verdict = Some(Verdict {
+            reason,
+            message: said,
+            grace: None,
+        });
     }
 
     /// Why the pod writes too much, if it does.
