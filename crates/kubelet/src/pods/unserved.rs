@@ -31,6 +31,7 @@ pub fn fields(pod: &Pod) -> Vec<String> {
     }
     let asked = [
         ("spec.hostUsers", spec.host_users == Some(false)),
+        ("spec.schedulingGroup", spec.scheduling_group.is_some()),
         (
             "spec.resourceClaims",
             spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
@@ -54,10 +55,19 @@ mod tests {
 
     #[test]
     fn each_field_is_named() {
-        let pod = serde_json::from_value(json!({"spec": {"hostUsers": false, "containers": [
-            {"name": "a"}, {"name": "b", "resources": {"claims": []}},
-        ]}}))
+        let pod = serde_json::from_value(
+            json!({"spec": {"hostUsers": false, "schedulingGroup": {"podGroupName": "g"}, "containers": [
+                {"name": "a"}, {"name": "b", "resources": {"claims": []}},
+            ]}}),
+        )
         .unwrap();
-        assert_eq!(fields(&pod), ["spec.containers[1].resources.claims", "spec.hostUsers"]);
+        assert_eq!(
+            fields(&pod),
+            [
+                "spec.containers[1].resources.claims",
+                "spec.hostUsers",
+                "spec.schedulingGroup"
+            ]
+        );
     }
 }
