@@ -15,7 +15,7 @@ use store::{Embedded, Error, Expected, ListOptions, Store, Value, Window};
 #[test]
 fn a_full_disk_refuses_writes_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=8m tmpfs \"$DISK\" && exec \"$0\" \"$@\"";
+    let script = "mount -t tmpfs -o size=16m tmpfs \"$DISK\" && exec \"$0\" \"$@\"";
     let status = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", script])
         .arg(std::env::current_exe().unwrap())
@@ -32,7 +32,7 @@ async fn on_a_small_disk() {
     let disk = std::env::var("DISK").unwrap();
     let filler = Path::new(&disk).join("filler");
     let dir = Path::new(&disk).join("store");
-    std::fs::write(&filler, vec![0; 3 << 20]).unwrap();
+    std::fs::write(&filler, vec![0; 8 << 20]).unwrap();
     let store = Embedded::open(&dir, Window::default()).unwrap();
     let mut watch = store.watch("", 1).await.unwrap();
 
@@ -43,7 +43,7 @@ async fn on_a_small_disk() {
             Ok(_) => written += 1,
             Err(error) => break error,
         }
-        assert!(written < 100, "10 MB on a disk of 8 MiB");
+        assert!(written < 200, "20 MB on a disk of 16 MiB");
     };
     assert!(error.to_string().contains("No space left on device"), "{error}");
     assert!(written > 0, "the disk was full from the start");

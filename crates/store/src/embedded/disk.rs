@@ -1,26 +1,25 @@
-//! What outlives the process: one redb file with the newest entry of every key. History is not kept: it
-//! begins anew at the revision found, and who asks for an older one is told that it is compacted.
+//! What outlives the process: one redb file with the newest entry of every key, and before it the [`log`] of what redb has yet to take in.
+//! History is not kept: it begins anew at the revision found, and who asks for an older one is told that it is compacted.
 //!
 //! ```text
 //! <dir>/                  0700
 //! |-- lock                held (flock) while a server has the store open; its process id for the reader
+//! |-- log                 0600: the newest batches ([`log`])
 //! `-- objects.redb        0600
 //!     |-- meta            name -> u64
-//!     |   |-- format      1, the layout drawn here; a higher number is a newer server's
-//!     |   `-- revision    the newest write's when no entry shows it, as after a deletion
-//!     `-- objects         key ->
-//!         |-- revision    u64, little endian
-//!         |-- created     u64, little endian: the revision that made the key
-//!         |-- stamp       u64, little endian: offset of the hole in the value, u64::MAX for none
-//!         `-- value       the rest, without its revision
+//!     |   |-- format      2, the layout drawn here; a higher number is a newer server's. 1 had no log
+//!     |   |-- revision    the newest write's
+//!     |   `-- mark        which batches of the log come after what is here
+//!     `-- objects         key -> entry ([`record`])
 //! ```
 //!
 //! redb writes copy-on-write with checksums: after a crash the file holds either all of a transaction or
 //! nothing of it, and the pages of replaced data are used again. After a failed write (a full disk) redb
-//! wants to be opened anew; that happens on the next write, and what a failed transaction may have left
+//! wants to be opened anew; that happens on the next write, and what a failed transaction or batch may have left
 //! is first set back to what readers have seen all the while.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -29,18 +28,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use crate::{Entry, Error, Result, Revision, Value};
+use super::{
+    log::{Log, Unreadable},
+    record,
+};
+use crate::{Entry, Error, Result, Revision};
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("objects");
-const FORMAT: u64 = 1;
-const HEADER: usize = 24;
+const FORMAT: u64 = 2;
 
 /// Everything is in memory already: redb only needs the pages it is about to change.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 
 /// A full disk must not make every write check the whole file again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
@@ -51,22 +52,26 @@ pub(super) type State = (Arc<str>, Option<Arc<Entry>>);
 pub(super) struct Disk {
     path: PathBuf,
     database: Option<Database>,
+    log: Log,
+    /// The states of the log's batches, newest only: what redb is to take in.
+    logged: HashMap<Arc<str>, Option<Arc<Entry>>>,
     /// The revision that readers have seen.
     newest: Revision,
     failed: Option<Failed>,
     _lock: File,
 }
 
-/// A transaction of which nobody knows whether it is on disk.
+/// A transaction or batch of which nobody knows whether it is on disk.
 struct Failed {
     keys: Vec<Arc<str>>,
+    file: PathBuf,
     cause: Arc<redb::Error>,
     again: Instant,
 }
 
 impl Disk {
     /// Takes the directory, and gives what it holds: the newest revision and all entries by key.
-    pub(super) fn open(dir: &Path) -> Result<(Disk, Vec<Entry>)> {
+    pub(super) fn open(dir: &Path) -> Result<(Disk, Vec<Arc<Entry>>)> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |cause| Error::Open { action, path, cause }
@@ -90,32 +95,47 @@ impl Disk {
             .set_check_integrity_on_open(true)
             .create(&path)
             .map_err(|cause| open_error(&path, cause.into()))?;
-        let newest = begin(&database).map_err(|cause| open_error(&path, cause))?;
-        let newest = match newest {
-            (FORMAT, newest) => newest,
-            (found, _) => {
-                return Err(Error::NewerFormat {
-                    path,
-                    found,
-                    known: FORMAT,
-                });
+        let Begun { format, revision, mark } = begin(&database).map_err(|cause| open_error(&path, cause))?;
+        if format > FORMAT {
+            return Err(Error::NewerFormat {
+                path,
+                found: format,
+                known: FORMAT,
+            });
+        }
+        let mut entries = load(&database, &path)?;
+        let log_path = dir.join("log");
+        let (log, batches) = Log::open(&log_path, mark).map_err(|unreadable| match unreadable {
+            Unreadable::Io(cause) => failed("opening", &log_path)(cause),
+            Unreadable::Damaged { at } => Error::Corrupt {
+                path: log_path.clone(),
+                cause: format!("the batch at byte {at} is damaged"),
+            },
+        })?;
+        let shown = entries.values().map(|entry| entry.revision);
+        let newest = shown
+            .chain(batches.iter().map(|batch| batch.newest))
+            .fold(revision, Revision::max);
+        let logged: HashMap<_, _> = batches.into_iter().flat_map(|batch| batch.states).collect();
+        for (key, state) in &logged {
+            match state {
+                Some(entry) => drop(entries.insert(key.clone(), entry.clone())),
+                None => drop(entries.remove(key)),
             }
-        };
-        let entries = load(&database, &path)?;
-        let newest = entries.iter().map(|entry| entry.revision).fold(newest, Revision::max);
+        }
         File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(failed("syncing", dir))?;
-        Ok((
-            Disk {
-                path,
-                database: Some(database),
-                newest,
-                failed: None,
-                _lock: lock,
-            },
-            entries,
-        ))
+        let disk = Disk {
+            path,
+            database: Some(database),
+            log,
+            logged,
+            newest,
+            failed: None,
+            _lock: lock,
+        };
+        Ok((disk, entries.into_values().collect()))
     }
 
     pub(super) fn newest(&self) -> Revision {
@@ -125,70 +145,96 @@ impl Disk {
     /// Makes states durable together, as of a revision. `seen` tells what readers see of a key.
     pub(super) fn commit(
         &mut self,
-        states: &[State],
+        states: Vec<State>,
         newest: Revision,
         seen: impl Fn(&str) -> Option<Arc<Entry>>,
     ) -> Result<()> {
-        let outcome = match self.recover(seen) {
-            Ok(()) => self
-                .database
-                .as_ref()
-                .map_or(Err(redb::Error::DatabaseClosed.into()), |database| {
-                    write(database, states, newest).map_err(Arc::new)
-                }),
-            Err(cause) => Err(cause),
-        };
-        match outcome {
-            Ok(()) => {
+        self.recover(seen)?;
+        match self.log.append(&states, newest) {
+            Ok(true) => {
+                self.logged.extend(states);
                 self.newest = newest;
                 Ok(())
             }
+            Ok(false) => self.take_in(states, newest),
             Err(cause) => {
-                self.database = None;
-                let keys = states.iter().map(|(key, _)| key.clone());
-                match &mut self.failed {
-                    Some(_) => {}
-                    None => {
-                        let again = Instant::now() + REOPEN_PAUSE;
-                        self.failed = Some(Failed {
-                            keys: keys.collect(),
-                            cause: cause.clone(),
-                            again,
-                        });
-                    }
-                }
-                Err(Error::Write {
-                    path: self.path.clone(),
-                    cause,
-                })
+                let file = self.log.path().to_owned();
+                Err(self.fail(states, file, cause.into()))
             }
         }
     }
 
-    /// Opens redb again after a failed transaction, and takes back what that may have left.
-    fn recover(&mut self, seen: impl Fn(&str) -> Option<Arc<Entry>>) -> Result<(), Arc<redb::Error>> {
-        let Some(failed) = &mut self.failed else { return Ok(()) };
-        if Instant::now() < failed.again {
-            return Err(failed.cause.clone());
+    /// Has redb take in what is in the log, so that a store that was closed is all in one file.
+    pub(super) fn close(mut self) -> Result<()> {
+        match self.failed.is_some() || self.logged.is_empty() {
+            true => Ok(()),
+            false => self.take_in(Vec::new(), self.newest),
         }
-        let reopened = (|| {
-            let database = Database::builder().set_cache_size(CACHE_BYTES).open(&self.path)?;
-            let states: Vec<State> = failed.keys.iter().map(|key| (key.clone(), seen(key))).collect();
-            write(&database, &states, self.newest)?;
-            Ok(database)
-        })();
-        match reopened {
-            Ok(database) => {
-                self.database = Some(database);
-                self.failed = None;
+    }
+
+    /// Puts the log's states and newer ones into redb, and begins the log anew.
+    fn take_in(&mut self, states: Vec<State>, newest: Revision) -> Result<()> {
+        self.logged.extend(states);
+        let mark = rand::random();
+        let outcome = match &self.database {
+            Some(database) => write(database, &self.logged, newest, mark),
+            None => Err(redb::Error::DatabaseClosed),
+        };
+        // What may not be in redb is the failure's to know.
+        let states = std::mem::take(&mut self.logged);
+        match outcome {
+            Ok(()) => {
+                self.log.begin(mark);
+                self.newest = newest;
                 Ok(())
             }
-            Err(cause) => {
-                failed.cause = Arc::new(cause);
-                failed.again = Instant::now() + REOPEN_PAUSE;
-                Err(failed.cause.clone())
+            Err(cause) => Err(self.fail(states, self.path.clone(), cause)),
+        }
+    }
+
+    fn fail(&mut self, states: impl IntoIterator<Item = State>, file: PathBuf, cause: redb::Error) -> Error {
+        let cause = Arc::new(cause);
+        self.database = None;
+        self.failed = Some(Failed {
+            keys: states.into_iter().map(|(key, _)| key).collect(),
+            file: file.clone(),
+            cause: cause.clone(),
+            again: Instant::now() + REOPEN_PAUSE,
+        });
+        Error::Write { path: file, cause }
+    }
+
+    /// Opens redb again after a failure, and takes back what that may have left there and in the log.
+    fn recover(&mut self, seen: impl Fn(&str) -> Option<Arc<Entry>>) -> Result<()> {
+        let Some(failed) = &mut self.failed else { return Ok(()) };
+        if Instant::now() >= failed.again {
+            let mark = rand::random();
+            let reopened = (|| {
+                let database = Database::builder().set_cache_size(CACHE_BYTES).open(&self.path)?;
+                let keys = failed.keys.iter().chain(self.logged.keys());
+                let states = keys.map(|key| (key.clone(), seen(key))).collect();
+                write(&database, &states, self.newest, mark)?;
+                Ok(database)
+            })();
+            match reopened {
+                Ok(database) => {
+                    self.database = Some(database);
+                    self.logged.clear();
+                    self.log.begin(mark);
+                    self.failed = None;
+                    return Ok(());
+                }
+                Err(cause) => {
+                    failed.file = self.path.clone();
+                    failed.cause = Arc::new(cause);
+                    failed.again = Instant::now() + REOPEN_PAUSE;
+                }
             }
         }
+        Err(Error::Write {
+            path: failed.file.clone(),
+            cause: failed.cause.clone(),
+        })
     }
 }
 
@@ -226,103 +272,88 @@ fn lock(dir: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The format and revision of a file; a new one is begun.
-fn begin(database: &Database) -> Result<(u64, Revision), redb::Error> {
+/// What a file says of itself.
+struct Begun {
+    format: u64,
+    revision: Revision,
+    mark: u64,
+}
+
+/// Reads what a file says of itself; a new one is begun, and an older one brought up to date.
+fn begin(database: &Database) -> Result<Begun, redb::Error> {
     let transaction = database.begin_write()?;
-    let found = {
+    let begun = {
         let mut meta = transaction.open_table(META)?;
-        let format = meta.get("format")?.map(|value| value.value());
-        match format {
-            Some(format) => {
-                let revision = meta.get("revision")?.map(|value| value.value());
-                (
-                    format,
-                    revision.ok_or_else(|| redb::Error::Corrupted("meta has no revision".into()))?,
-                )
-            }
-            None => {
-                transaction.open_table(OBJECTS)?;
-                meta.insert("format", FORMAT)?;
-                meta.insert("revision", 1)?;
-                (FORMAT, 1)
-            }
+        let read = |name: &str, meta: &redb::Table<'_, &str, u64>| -> Result<Option<u64>, redb::Error> {
+            Ok(meta.get(name)?.map(|value| value.value()))
+        };
+        let missing = |name: &str| redb::Error::Corrupted(format!("meta has no {name}"));
+        let format = read("format", &meta)?;
+        if format.is_none() {
+            transaction.open_table(OBJECTS)?;
+            meta.insert("revision", 1)?;
+        }
+        if format.is_none_or(|format| format < FORMAT) {
+            meta.insert("format", FORMAT)?;
+            meta.insert("mark", rand::random::<u64>())?;
+        }
+        Begun {
+            format: format.unwrap_or(FORMAT),
+            revision: read("revision", &meta)?.ok_or_else(|| missing("revision"))?,
+            mark: match format {
+                // Its marks, if it has any, are for its own server to read.
+                Some(newer) if newer > FORMAT => 0,
+                _ => read("mark", &meta)?.ok_or_else(|| missing("mark"))?,
+            },
         }
     };
     transaction.commit()?;
-    Ok(found)
+    Ok(begun)
 }
 
-fn load(database: &Database, path: &Path) -> Result<Vec<Entry>> {
+fn load(database: &Database, path: &Path) -> Result<HashMap<Arc<str>, Arc<Entry>>> {
     let broken = |cause: redb::Error| open_error(path, cause);
     let transaction = database.begin_read().map_err(|cause| broken(cause.into()))?;
     let objects = transaction.open_table(OBJECTS).map_err(|cause| broken(cause.into()))?;
     let rows = objects.iter().map_err(|cause| broken(cause.into()))?;
     rows.map(|row| {
-        let (key, record) = row.map_err(|cause| broken(cause.into()))?;
-        decode(key.value(), record.value()).ok_or_else(|| {
-            broken(redb::Error::Corrupted(format!(
-                "record of {:?} is cut short",
-                key.value()
-            )))
-        })
+        let (key, bytes) = row.map_err(|cause| broken(cause.into()))?;
+        let key: Arc<str> = key.value().into();
+        match record::decode(key.clone(), bytes.value()) {
+            Some(entry) => Ok((key, Arc::new(entry))),
+            None => Err(broken(redb::Error::Corrupted(format!(
+                "record of {key:?} is cut short"
+            )))),
+        }
     })
     .collect()
 }
 
-fn write(database: &Database, states: &[State], newest: Revision) -> Result<(), redb::Error> {
+fn write(
+    database: &Database,
+    states: &HashMap<Arc<str>, Option<Arc<Entry>>>,
+    newest: Revision,
+    mark: u64,
+) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut objects = transaction.open_table(OBJECTS)?;
         for (key, entry) in states {
             match entry {
                 Some(entry) => {
-                    let (before, after) = entry.unstamped();
-                    let length = HEADER + before.len() + after.len();
-                    encode(entry, before, after, objects.insert_reserve(&**key, length)?.as_mut());
+                    let length = record::length(entry);
+                    record::encode(entry, objects.insert_reserve(&**key, length)?.as_mut());
                 }
                 None => {
                     objects.remove(&**key)?;
                 }
             }
         }
-        let shown = |(_, entry): &State| entry.as_ref().is_some_and(|entry| entry.revision == newest);
-        if !states.iter().any(shown) {
-            transaction.open_table(META)?.insert("revision", newest)?;
-        }
+        let mut meta = transaction.open_table(META)?;
+        meta.insert("mark", mark)?;
+        meta.insert("revision", newest)?;
     }
     Ok(transaction.commit()?)
-}
-
-fn encode(entry: &Entry, before: &[u8], after: &[u8], record: &mut [u8]) {
-    let stamp = entry.stamp().map_or(u64::MAX, |stamp| stamp as u64);
-    let parts: [&[u8]; 5] = [
-        &entry.revision.to_le_bytes(),
-        &entry.create_revision.to_le_bytes(),
-        &stamp.to_le_bytes(),
-        before,
-        after,
-    ];
-    let mut rest = record;
-    for part in parts {
-        let (place, others) = rest.split_at_mut(part.len());
-        place.copy_from_slice(part);
-        rest = others;
-    }
-}
-
-/// None for a record that no store wrote.
-fn decode(key: &str, record: &[u8]) -> Option<Entry> {
-    let (header, bytes) = record.split_at_checked(HEADER)?;
-    let number = |at: usize| header.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
-    let stamp = match number(16)? {
-        u64::MAX => None,
-        stamp => Some(usize::try_from(stamp).ok().filter(|stamp| *stamp <= bytes.len())?),
-    };
-    let value = Value {
-        bytes: Bytes::copy_from_slice(bytes),
-        stamp,
-    };
-    Some(Entry::new(key.into(), number(0)?, number(8)?, value))
 }
 
 fn open_error(path: &Path, cause: redb::Error) -> Error {

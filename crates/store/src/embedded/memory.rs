@@ -94,11 +94,11 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Begins at a revision with the entries of that time and no history.
-    pub(super) fn new(newest: Revision, entries: Vec<Entry>, window: Window) -> Self {
+    pub(super) fn new(newest: Revision, entries: Vec<Arc<Entry>>, window: Window) -> Self {
         let keys = entries.into_iter().map(|entry| {
             let newest = Version {
                 since: entry.revision,
-                entry: Some(Arc::new(entry)),
+                entry: Some(entry),
             };
             let key = newest.entry.as_ref().map(|entry| entry.key.clone()).unwrap_or_default();
             (

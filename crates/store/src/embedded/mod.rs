@@ -1,11 +1,13 @@
-//! The store in this process: all entries and a window of history in memory, a redb file underneath.
+//! The store in this process: all entries and a window of history in memory, a log and a redb file underneath.
 //!
 //! Gets and lists read [`memory`] and never touch the disk; a watch draws from the same memory
 //! ([`cursor`]). Writes go through one thread ([`writer`]) to [`disk`] first and become visible after.
 
 mod cursor;
 mod disk;
+mod log;
 mod memory;
+mod record;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -62,7 +62,7 @@ pub(super) fn run(mut disk: Disk, memory: &RwLock<Memory>, mut requests: mpsc::R
         }
         if !batch.changes.is_empty() {
             let newest = batch.newest;
-            if let Err(error) = disk.commit(&batch.states(), newest, seen) {
+            if let Err(error) = disk.commit(batch.states(), newest, seen) {
                 if !refusing {
                     tracing::error!(%error, "the store refuses writes");
                 }
@@ -85,6 +85,9 @@ pub(super) fn run(mut disk: Disk, memory: &RwLock<Memory>, mut requests: mpsc::R
             // A writer that gave up waiting has its write all the same.
             let _ = answer.send(outcome);
         }
+    }
+    if let Err(error) = disk.close() {
+        tracing::warn!(%error, "closing the store: it is all there, and comes together when it is next opened");
     }
 }
 

@@ -49,8 +49,8 @@ async fn everything_acknowledged_is_found_again() {
     assert_eq!(store.delete("a", Expected::At(4)).await.unwrap().value, "((6))");
     let mode = |name| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(
-        (mode(""), mode("lock"), mode("objects.redb")),
-        (0o700, 0o600, 0o600),
+        (mode(""), mode("lock"), mode("log"), mode("objects.redb")),
+        (0o700, 0o600, 0o600, 0o600),
         "it holds secrets"
     );
 }
@@ -89,15 +89,108 @@ fn a_newer_servers_file_is_left_alone() {
     transaction
         .open_table(TableDefinition::<&str, u64>::new("meta"))
         .unwrap()
-        .insert("format", 2)
+        .insert("format", 3)
         .unwrap();
     transaction.commit().unwrap();
     drop(database);
     let expected = format!(
-        "{} has format 2, this server knows formats up to 1: start the newer server that wrote it",
+        "{} has format 3, this server knows formats up to 2: start the newer server that wrote it",
         path.display()
     );
     assert_eq!(refusal(dir.path()).to_string(), expected);
+}
+
+#[tokio::test]
+async fn a_file_of_format_1_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::create(dir.path().join("objects.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction
+            .open_table(TableDefinition::<&str, u64>::new("meta"))
+            .unwrap();
+        meta.insert("format", 1).unwrap();
+        meta.insert("revision", 9).unwrap();
+        let mut objects = transaction
+            .open_table(TableDefinition::<&str, &[u8]>::new("objects"))
+            .unwrap();
+        let numbers = [7_u64, 5, u64::MAX].map(u64::to_le_bytes).concat();
+        objects.insert("a", &[&numbers, &b"text"[..]].concat()[..]).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    for revision in [9, 10] {
+        let store = open(dir.path()).unwrap();
+        assert_eq!(store.revision().await.unwrap(), revision);
+        let a = store.get("a").await.unwrap().unwrap();
+        assert_eq!((a.revision, a.create_revision, &a.value[..]), (7, 5, &b"text"[..]));
+        store.put("b", Expected::Any, Value::plain("")).await.unwrap();
+    }
+}
+
+/// Copies what is on disk, as a machine that stops leaves it.
+fn stopped(dir: &std::path::Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["log", "objects.redb"] {
+        fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+#[tokio::test]
+async fn what_only_the_log_holds_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    store.put("a", Expected::Any, Value::stamped("", 0)).await.unwrap();
+    // More than the log takes, so that redb has some of it, and some of that is written and deleted again.
+    for n in 0..50 {
+        let value = Value::plain(vec![b'x'; 300_000]);
+        store.put(&format!("{}", n % 30), Expected::Any, value).await.unwrap();
+    }
+    store.delete("0", Expected::Any).await.unwrap();
+    store.put("a", Expected::Any, Value::stamped("", 0)).await.unwrap();
+    store.delete("29", Expected::Any).await.unwrap();
+    let copy = stopped(dir.path());
+    let again = open(copy.path()).unwrap();
+    assert_eq!(again.revision().await.unwrap(), 55);
+    let listed = async |store: &Embedded| {
+        let entries = store.list("", ListOptions::default()).await.unwrap().entries;
+        let shown = |entry: &std::sync::Arc<crate::Entry>| (entry.key.to_string(), entry.revision, entry.value.clone());
+        entries.iter().map(shown).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&again).await, listed(&store).await);
+    assert_eq!(again.get("a").await.unwrap().unwrap().value, "54");
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for n in 0..3 {
+        store
+            .put(&format!("{n}"), Expected::Any, Value::plain("x"))
+            .await
+            .unwrap();
+    }
+    let copy = stopped(dir.path());
+    let path = copy.path().join("log");
+    let good = fs::read(&path).unwrap();
+    for at in [0, 30, 4096 + 8, 4096 + 24] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&path, bad).unwrap();
+        let expected = format!(
+            "{} is damaged or not a store: the batch at byte {} is damaged; restore it from a backup, or move it away to begin empty",
+            path.display(),
+            at / 4096 * 4096
+        );
+        assert_eq!(refusal(copy.path()).to_string(), expected);
+    }
+    // The last batch may have been cut short when the machine stopped, before it was acknowledged.
+    let mut bad = good;
+    bad[2 * 4096 + 24] ^= 1;
+    fs::write(&path, bad).unwrap();
+    assert_eq!(open(copy.path()).unwrap().revision().await.unwrap(), 3);
 }
 
 #[tokio::test]
