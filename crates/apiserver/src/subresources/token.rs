@@ -108,7 +108,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
     let account = call.resource.strategy.load(&account.value)?;
     let mut spec = request.spec.take().unwrap_or_default();
     let seconds = spec.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
-    check_seconds(seconds, call.name.unwrap_or_default())?;
+    check_seconds(seconds)?;
     let key = &call.server.authenticator.service_accounts;
     let audiences = match spec.audiences.take() {
         Some(audiences) if !audiences.is_empty() => audiences,
@@ -151,7 +151,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
     Ok(Answer::new(201, Content::Other(json.into())).warning(warnings))
 }
 
-fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {
+fn check_seconds(seconds: i64) -> Result<(), Status> {
     let detail = if seconds < LEAST_SECONDS {
         "may not specify a duration less than 10 minutes"
     } else if seconds > MOST_SECONDS {
@@ -161,7 +161,8 @@ fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {
     };
     let spec = Path::new("spec");
     let error = FieldError::invalid(&spec.child("expirationSeconds"), seconds, detail);
-    Err(status::invalid("authentication.k8s.io", "TokenRequest", name, &[error]))
+    // A request has no name, and upstream gives it none.
+    Err(status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]))
 }
 
 /// The node that a pod is on, for its token to tell.
@@ -193,13 +194,14 @@ async fn bind(call: &Call<'_>, wanted: Option<&BoundObjectReference>, account: &
     };
     let Some(wanted) = wanted else { return Ok(bound) };
     let kind = wanted.kind.as_deref().unwrap_or_default();
-    let (plural, slot) = match kind {
-        "Pod" => ("pods", &mut bound.pod),
-        "Secret" => ("secrets", &mut bound.secret),
-        "Node" => ("nodes", &mut bound.node),
-        other => {
-            let message =
-                format!("cannot bind token for serviceaccount to kind {other:?}: must be Pod, Secret or Node");
+    let version = wanted.api_version.as_deref().unwrap_or_default();
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let (plural, slot) = match (group, kind) {
+        ("", "Pod") => ("pods", &mut bound.pod),
+        ("", "Secret") => ("secrets", &mut bound.secret),
+        ("", "Node") => ("nodes", &mut bound.node),
+        _ => {
+            let message = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
             return Err(status::bad_request(message));
         }
     };
@@ -211,19 +213,28 @@ async fn bind(call: &Call<'_>, wanted: Option<&BoundObjectReference>, account: &
     let Some(found) = lookup(&*call.server.store, resource, namespace, &reference.name).await? else {
         return Err(status::not_found("", plural, &reference.name));
     };
+    let pod = found.as_any().downcast_ref::<Pod>();
+    let account = &bound.serviceaccount.name;
+    let runs_as = pod.and_then(|pod| pod.spec.as_ref()?.service_account_name.as_ref());
+    if pod.is_some() && runs_as != Some(account) {
+        let message = format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+        );
+        return Err(status::bad_request(message));
+    }
     let uid = found.metadata().uid.clone().unwrap_or_default();
     if !reference.uid.is_empty() && reference.uid != uid {
         let why = format!(
             "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
             reference.uid
         );
-        return Err(status::conflict("", plural, &reference.name, &why));
+        return Err(status::conflict("", kind, &reference.name, &why));
     }
     *slot = Some(Reference {
         name: reference.name,
         uid,
     });
-    if let Some(node) = found.as_any().downcast_ref::<Pod>().and_then(api::pod::node_name) {
+    if let Some(node) = pod.and_then(api::pod::node_name) {
         bound.node = node_reference(call, node).await?;
     }
     Ok(bound)

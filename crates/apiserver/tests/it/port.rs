@@ -151,6 +151,51 @@ async fn a_token_is_for_its_audience_and_as_good_as_what_it_is_bound_to() {
     cluster.delete(&format!("{secrets}/s"), &json!({})).await;
     assert_eq!(review(json!(["vault"])).await["authenticated"], json!(null));
 
+    // A token is bound to what is there, and to a pod of the account.
+    cluster
+        .post(
+            "/api/v1/namespaces/default/serviceaccounts",
+            &json!({"metadata": {"name": "bot"}}),
+        )
+        .await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "bot", "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(cluster.post("/api/v1/namespaces/default/pods", &pod).await.code, 201);
+    let to = |kind: &str, name: &str, uid: &str| json!({"boundObjectRef": {"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}});
+    for (spec, code, message) in [
+        (
+            json!({"expirationSeconds": 300}),
+            422,
+            r#"TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: Invalid value: 300: may not specify a duration less than 10 minutes"#,
+        ),
+        (
+            to("Pod", "p", ""),
+            400,
+            r#"cannot bind token for serviceaccount "default" to pod running with different serviceaccount name."#,
+        ),
+        (to("Pod", "nobody", ""), 404, r#"pods "nobody" not found"#),
+        (
+            to("ConfigMap", "c", ""),
+            400,
+            "cannot bind token to object of type /v1, Kind=ConfigMap",
+        ),
+    ] {
+        let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+        let refused = cluster.post(path, &json!({"spec": spec})).await;
+        assert_eq!((refused.code, refused.message()), (code, message.to_owned()), "{spec}");
+    }
+    let request = json!({"spec": to("Pod", "p", "another")});
+    let refused = cluster
+        .post("/api/v1/namespaces/default/serviceaccounts/bot/token", &request)
+        .await;
+    assert_eq!(refused.code, 409);
+    assert!(
+        refused
+            .message()
+            .starts_with(r#"Operation cannot be fulfilled on Pod "p": the UID in"#),
+        "{}",
+        refused.message()
+    );
+
     let configuration = cluster.get("/.well-known/openid-configuration").await.json();
     assert_eq!(configuration["issuer"], "https://kubernetes.default.svc.cluster.local");
     let keys = configuration["jwks_uri"].as_str().unwrap();
