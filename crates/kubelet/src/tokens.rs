@@ -132,7 +132,89 @@ impl Tokens {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full};
+    use serde_json::{Value, json};
+    use tower::service_fn;
+
     use super::*;
+
+    /// An API server whose tokens are numbered; it refuses when the seconds that they live are below zero.
+    fn server(lives: Arc<AtomicI64>, asked: Arc<AtomicUsize>) -> Client {
+        client::in_process(service_fn(move |request: Request<client::kube::client::Body>| {
+            let (lives, asked) = (lives.clone(), asked.clone());
+            async move {
+                assert_eq!(request.uri().path(), "/api/v1/namespaces/ns/serviceaccounts/bot/token");
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut request: Value = serde_json::from_slice(&body).unwrap();
+                let seconds = lives.load(Ordering::Relaxed);
+                let mut response = Response::builder();
+                if seconds < 0 {
+                    request = json!({"kind": "Status", "status": "Failure", "code": 500, "message": "not now"});
+                    response = response.status(500);
+                } else {
+                    let number = asked.fetch_add(1, Ordering::Relaxed) + 1;
+                    let expires = Timestamp::now() + SignedDuration::from_secs(seconds);
+                    let uid = &request["spec"]["boundObjectRef"]["uid"];
+                    let token = format!("token {number} of {}", uid.as_str().unwrap());
+                    request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
+                }
+                Ok::<_, Infallible>(response.body(Full::new(Bytes::from(request.to_string()))).unwrap())
+            }
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_token_is_kept_while_it_is_good_and_replaced_before_it_expires() {
+        let (lives, asked) = (Arc::new(AtomicI64::new(3600)), Arc::default());
+        let tokens = Tokens::new(server(lives.clone(), asked));
+        let pod = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": {"serviceAccountName": "bot", "containers": []}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let wanted = |audience: &str| ServiceAccountTokenProjection {
+            audience: Some(audience.into()),
+            expiration_seconds: Some(3600),
+            path: "token".into(),
+        };
+        let get = async |audience: &str| tokens.get(&pod, &wanted(audience)).await;
+        assert_eq!(tokens.renewal(), None);
+        assert_eq!(get("").await.unwrap(), "token 1 of u");
+        assert_eq!(
+            get("").await.unwrap(),
+            "token 1 of u",
+            "one that is good is not asked for again"
+        );
+        let renewal = tokens.renewal().unwrap().duration_since(Timestamp::now());
+        assert!((2870..=2880).contains(&renewal.as_secs()), "{renewal:?}");
+
+        // Another audience is another token, and this one lives no longer than it takes to ask for it.
+        lives.store(0, Ordering::Relaxed);
+        assert_eq!(get("vault").await.unwrap(), "token 2 of u");
+        assert!(
+            tokens.renewal().unwrap() <= Timestamp::now(),
+            "the first to be renewed is what is waited for"
+        );
+        assert_eq!(get("vault").await.unwrap(), "token 3 of u");
+        assert_eq!(get("").await.unwrap(), "token 1 of u");
+
+        // The server does not answer: what is expired is no token, what is not is good for a while yet.
+        lives.store(-1, Ordering::Relaxed);
+        let failed = get("vault").await.unwrap_err();
+        assert!(
+            failed.starts_with("failed to fetch token: ") && failed.contains("not now"),
+            "{failed}"
+        );
+        for token in tokens.held.lock().values_mut() {
+            token.renew_at = Timestamp::UNIX_EPOCH;
+        }
+        assert_eq!(get("").await.unwrap(), "token 1 of u");
+        let first = tokens.held.lock()[&(None, 3600)].renew_at;
+        assert!(first > Timestamp::now(), "it is asked for again later");
+    }
 
     #[test]
     fn tokens_are_renewed_in_time() {
