@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::{Error, Result, addresses, netlink};
-use forward::Forwarder;
+use forward::{Forwarder, RESOLV_CONF};
 use handler::Handler;
 use zone::Zone;
 
@@ -107,7 +107,7 @@ impl Dns {
         while let Some(change) = namespace_changes.try_next() {
             take_namespace(&zone, &change);
         }
-        let mut server = Server::new(Handler::new(zone.clone(), Forwarder::new(address)));
+        let mut server = Server::new(Handler::new(zone.clone(), Forwarder::new(address, RESOLV_CONF)));
         server.register_socket(udp);
         server.register_listener(tcp, IDLE, WAITING);
         loop {
