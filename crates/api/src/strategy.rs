@@ -134,6 +134,11 @@ pub trait TypedStrategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What to tell whoever asks for the kind at all: that it is going, and what comes in its place.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Reads a request body. Only a version that is stored as another has its own.
     fn decode(
         &self,
@@ -196,6 +201,7 @@ pub trait Strategy: Send + Sync {
     /// field is not selectable.
     fn field(&self, object: &dyn Object, path: &str) -> Option<String>;
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
+    fn deprecation(&self) -> Option<&'static str>;
     fn merge_schema(&self) -> &MergeSchema;
     /// Adds the JSON schema of the kind, and of all that it uses, to a generator.
     fn schema(&self, generator: &mut SchemaGenerator);
@@ -336,6 +342,10 @@ impl<S: TypedStrategy> Strategy for Typed<S> {
 
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
         self.strategy.warnings(typed(new), old.map(typed))
+    }
+
+    fn deprecation(&self) -> Option<&'static str> {
+        self.strategy.deprecation()
     }
 
     fn merge_schema(&self) -> &MergeSchema {

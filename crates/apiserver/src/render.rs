@@ -39,6 +39,7 @@ pub(crate) async fn resource(call: &Call<'_>, answer: Answer) -> Response<Body> 
             let frames = events.into_stream().map(|bytes| Ok::<_, BoxError>(Frame::data(bytes)));
             let mut response = Response::new(Body::stream(StreamBody::new(frames)));
             response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+            warn(call, &mut response, &warnings);
             return response;
         }
         Content::Object(stored) => object(call, stored),
@@ -50,12 +51,18 @@ pub(crate) async fn resource(call: &Call<'_>, answer: Answer) -> Response<Body> 
         Ok(json) => document(code, json, call.accept).await,
         Err(error) => failure(&error, call.accept).await,
     };
-    for warning in warnings {
+    warn(call, &mut response, &warnings);
+    response
+}
+
+/// What the client is told beside its answer: of the kind, then of the object.
+fn warn(call: &Call<'_>, response: &mut Response<Body>, warnings: &[String]) {
+    let of_kind = call.resource.strategy.deprecation();
+    for warning in of_kind.into_iter().chain(warnings.iter().map(String::as_str)) {
         if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
-    response
 }
 
 /// A failure as a response.

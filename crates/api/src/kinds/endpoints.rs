@@ -151,8 +151,8 @@ impl TypedStrategy for AllEndpoints {
         true
     }
 
-    fn warnings(&self, _new: &Endpoints, _old: Option<&Endpoints>) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
 
     fn columns(&self) -> &'static [Column] {
