@@ -9,8 +9,8 @@ use std::{
     net::IpAddr,
 };
 
-use api::{FieldError, Object, Path, Status, status};
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use api::{FieldError, Object, Path, Status, kinds::service::needs_health_check, status};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use rand::RngExt as _;
 use store::{Expected, ListOptions, Store, Value};
 
@@ -170,32 +170,11 @@ impl Services {
         if kind != "ExternalName" {
             self.fill_address(claiming, spec).await?;
         }
-        if matches!(kind.as_str(), "NodePort" | "LoadBalancer")
-            && !(kind == "LoadBalancer" && spec.allocate_load_balancer_node_ports == Some(false))
-        {
-            for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
-                let protocol = port.protocol.as_deref().unwrap_or("TCP");
-                match port.node_port.filter(|port| *port != 0) {
-                    Some(wanted) => {
-                        let refuse = |why: &str| {
-                            let spec = Path::new("spec");
-                            let ports = spec.child("ports");
-                            let at = ports.index(index);
-                            Err(FieldError::invalid(&at.child("nodePort"), wanted, why).into())
-                        };
-                        let claim = port_claim(protocol, wanted);
-                        if !NODE_PORTS.contains(&wanted) && !claiming.owned.contains(&claim) {
-                            return refuse(
-                                "provided port is not in the valid range. The range of valid ports is 30000-32767",
-                            );
-                        }
-                        if !claiming.claim(&claim).await? {
-                            return refuse("provided port is already allocated");
-                        }
-                    }
-                    None => port.node_port = Some(free_port(claiming, protocol).await?),
-                }
-            }
+        if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+            fill_node_ports(claiming, spec).await?;
+        }
+        if needs_health_check(spec) {
+            spec.health_check_node_port = Some(health_check_port(claiming, spec).await?);
         }
         Ok(())
     }
@@ -262,12 +241,10 @@ impl Services {
         Ok(())
     }
 
-    /// A free address: a random one, or the next free one after it.
     async fn free_address(&self, claiming: &mut Claiming<'_>) -> Result<String, Failure> {
         let size = self.range.size();
-        let start = rand::rng().random_range(0..size);
-        for step in 0..size {
-            let address = self.range.at(1 + (start + step) % size).to_string();
+        for offset in turns(size, (size / 16).clamp(16, 256)) {
+            let address = self.range.at(1 + offset).to_string();
             if claiming.claim(&address_claim(&address)).await? {
                 return Ok(address);
             }
@@ -338,9 +315,14 @@ struct Claiming<'a> {
 }
 
 impl Claiming<'_> {
+    /// Whether it is the Service's already.
+    fn has(&self, key: &str) -> bool {
+        self.owned.contains(key) || self.held.0.iter().any(|held| held == key)
+    }
+
     /// Whether the claim is the Service's now.
     async fn claim(&mut self, key: &str) -> Result<bool, Status> {
-        if self.owned.contains(key) {
+        if self.has(key) {
             return Ok(true);
         }
         if self.dry_run {
@@ -361,18 +343,81 @@ impl Claiming<'_> {
     }
 }
 
-async fn free_port(claiming: &mut Claiming<'_>, protocol: &str) -> Result<i32, Failure> {
+/// The order in which what is free is looked for in a range: from a random one on, and last in the band at the range's
+/// beginning, where users choose for themselves.
+fn turns(size: u128, band: u128) -> impl Iterator<Item = u128> {
+    let band = if band < size { band } else { 0 };
+    let above = size - band;
+    let start = rand::rng().random_range(0..above.max(1));
+    let upper = (0..above).map(move |step| band + (start + step) % above);
+    upper.chain(0..band)
+}
+
+async fn fill_node_ports(claiming: &mut Claiming<'_>, spec: &mut ServiceSpec) -> Result<(), Failure> {
+    let on_request =
+        spec.type_.as_deref() == Some("LoadBalancer") && spec.allocate_load_balancer_node_ports == Some(false);
+    let ports = spec.ports.as_deref_mut().unwrap_or_default();
+    for index in 0..ports.len() {
+        let wanted = ports[index].node_port.filter(|port| *port != 0);
+        // The same port of another protocol has the same node port, as that of DNS.
+        let same =
+            |other: &&ServicePort| other.port == ports[index].port && other.node_port.is_some_and(|port| port != 0);
+        let shared = ports.iter().find(same).and_then(|other| other.node_port);
+        match wanted.or(shared.filter(|_| !on_request)) {
+            Some(wanted) => {
+                claim_port(claiming, wanted).await?.map_err(|why| {
+                    let spec = Path::new("spec");
+                    let ports = spec.child("ports");
+                    FieldError::invalid(&ports.index(index).child("nodePort"), wanted, why)
+                })?;
+                ports[index].node_port = Some(wanted);
+            }
+            None if on_request => {}
+            None => ports[index].node_port = Some(free_port(claiming, "nodePort").await?),
+        }
+    }
+    Ok(())
+}
+
+/// Where load balancers ask.
+async fn health_check_port(claiming: &mut Claiming<'_>, spec: &ServiceSpec) -> Result<i32, Failure> {
+    match spec.health_check_node_port.filter(|port| *port != 0) {
+        Some(wanted) => match claim_port(claiming, wanted).await? {
+            Ok(()) => Ok(wanted),
+            Err(why) => Err(Failure::Status(status::internal(format!(
+                "failed to allocate requested HealthCheck NodePort {wanted}: {why}"
+            )))),
+        },
+        None => free_port(claiming, "HealthCheck NodePort").await,
+    }
+}
+
+/// Claims a port that is asked for, or says why it can not be had.
+async fn claim_port(claiming: &mut Claiming<'_>, wanted: i32) -> Result<Result<(), &'static str>, Status> {
+    let claim = port_claim(wanted);
+    if !NODE_PORTS.contains(&wanted) && !claiming.owned.contains(&claim) {
+        return Ok(Err(
+            "provided port is not in the valid range. The range of valid ports is 30000-32767",
+        ));
+    }
+    match claiming.claim(&claim).await? {
+        true => Ok(Ok(())),
+        false => Ok(Err("provided port is already allocated")),
+    }
+}
+
+async fn free_port(claiming: &mut Claiming<'_>, what: &str) -> Result<i32, Failure> {
     let size = NODE_PORTS.end() - NODE_PORTS.start() + 1;
-    let start = rand::rng().random_range(0..size);
-    for step in 0..size {
-        let port = NODE_PORTS.start() + (start + step) % size;
-        if claiming.claim(&port_claim(protocol, port)).await? {
+    for offset in turns(size as u128, (size as u128 / 32).clamp(16, 128)) {
+        let port = NODE_PORTS.start() + offset as i32;
+        let claim = port_claim(port);
+        // What the Service has already is another port's.
+        if !claiming.has(&claim) && claiming.claim(&claim).await? {
             return Ok(port);
         }
     }
-    Err(Failure::Status(status::internal(
-        "failed to allocate a nodePort: range is full",
-    )))
+    let why = format!("failed to allocate a {what}: range is full");
+    Err(Failure::Status(status::internal(why)))
 }
 
 async fn give_up(store: &dyn Store, keys: impl Iterator<Item = impl AsRef<str>>) {
@@ -393,8 +438,9 @@ fn address_claim(address: &str) -> String {
     format!("{CLAIMS}addresses/{address}")
 }
 
-fn port_claim(protocol: &str, port: i32) -> String {
-    format!("{CLAIMS}ports/{protocol}/{port}")
+/// Of every protocol: a port that is one Service's with TCP is none of another's with UDP, as upstream has it.
+fn port_claim(port: i32) -> String {
+    format!("{CLAIMS}ports/{port}")
 }
 
 /// The keys of what a Service has.
@@ -406,10 +452,9 @@ fn claims(service: &Service) -> BTreeSet<String> {
     let addresses = addresses
         .filter(|address| !matches!(address.as_str(), "" | "None"))
         .map(|ip| address_claim(ip));
-    let ports = spec.ports.iter().flatten().filter_map(|port| {
-        let number = port.node_port.filter(|port| *port != 0)?;
-        Some(port_claim(port.protocol.as_deref().unwrap_or("TCP"), number))
-    });
+    let ports = spec.ports.iter().flatten().map(|port| port.node_port);
+    let ports = ports.chain([spec.health_check_node_port]).flatten();
+    let ports = ports.filter(|port| *port != 0).map(port_claim);
     addresses.chain(ports).collect()
 }
 
@@ -417,6 +462,16 @@ fn claims(service: &Service) -> BTreeSet<String> {
 mod tests {
     #![allow(clippy::unwrap_used)] // A test fails by panicking.
     use super::*;
+
+    #[test]
+    fn users_choices_are_left_to_them_while_there_are_others() {
+        let order: Vec<u128> = turns(100, 16).collect();
+        assert!(order[..84].iter().all(|offset| (16..100).contains(offset)), "{order:?}");
+        assert_eq!(order[84..], (0..16).collect::<Vec<_>>());
+        let mut small: Vec<u128> = turns(6, 16).collect();
+        small.sort_unstable();
+        assert_eq!(small, [0, 1, 2, 3, 4, 5]);
+    }
 
     #[test]
     fn ranges_know_their_addresses() {

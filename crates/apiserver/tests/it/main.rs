@@ -6,4 +6,5 @@ mod forms;
 mod objects;
 mod pods;
 mod port;
+mod services;
 mod watches;

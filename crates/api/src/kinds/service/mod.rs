@@ -5,7 +5,7 @@ mod validate;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ClientIPConfig, LoadBalancerStatus, Service, ServiceSpec, ServiceStatus, SessionAffinityConfig,
+    ClientIPConfig, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinityConfig,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
@@ -67,6 +67,11 @@ pub fn is_headless(spec: &ServiceSpec) -> bool {
             .is_some_and(|ips| ips.first().is_some_and(|ip| ip == HEADLESS))
 }
 
+/// Whether a load balancer asks each node, on a port of its own, whether there is an endpoint: when no other node is to be asked.
+pub fn needs_health_check(spec: &ServiceSpec) -> bool {
+    service_type(spec) == "LoadBalancer" && spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
 fn default_spec(spec: &mut ServiceSpec) {
     let unset = |field: &Option<String>| field.as_deref().is_none_or(str::is_empty);
     if unset(&spec.session_affinity) {
@@ -116,6 +121,17 @@ fn empty_status() -> ServiceStatus {
     }
 }
 
+/// Brings `clusterIP` and `clusterIPs` together, where a client that knows only one of them has set or changed that one.
+fn join_cluster_ips(new: &mut ServiceSpec, old: Option<&ServiceSpec>) {
+    let ip = new.cluster_ip.clone().filter(|ip| !ip.is_empty());
+    let only_one_is_set = ip.is_some() && new.cluster_ips.as_ref().is_none_or(Vec::is_empty);
+    let only_one_has_changed =
+        old.is_some_and(|old| new.cluster_ip != old.cluster_ip && new.cluster_ips == old.cluster_ips);
+    if only_one_is_set || only_one_has_changed {
+        new.cluster_ips = ip.map(|ip| vec![ip]);
+    }
+}
+
 /// Keeps the addresses and ports that were given to the old object, where an update leaves them out.
 fn keep_allocations(new: &mut ServiceSpec, old: &ServiceSpec) {
     let (was, is) = (service_type(old), service_type(new).to_owned());
@@ -132,18 +148,32 @@ fn keep_allocations(new: &mut ServiceSpec, old: &ServiceSpec) {
         }
     }
     if is_outside(was) && is_outside(&is) {
-        for port in new
-            .ports
-            .iter_mut()
-            .flatten()
-            .filter(|port| port.node_port.is_none_or(|port| port == 0))
-        {
-            let same = old
-                .ports
-                .iter()
-                .flatten()
-                .find(|old| old.port == port.port && old.protocol == port.protocol);
-            port.node_port = same.and_then(|old| old.node_port);
+        keep_node_ports(new, old);
+    }
+    if needs_health_check(old) && needs_health_check(new) && new.health_check_node_port.unwrap_or_default() == 0 {
+        new.health_check_node_port = old.health_check_node_port;
+    }
+}
+
+/// A port is known again by its name, whatever else of it has changed.
+fn keep_node_ports(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let of = |spec: &ServiceSpec| -> Vec<i32> {
+        let ports = spec.ports.iter().flatten();
+        ports
+            .filter_map(|port| port.node_port.filter(|port| *port != 0))
+            .collect()
+    };
+    let had = of(old);
+    let mut used: Vec<i32> = of(new).into_iter().filter(|port| had.contains(port)).collect();
+    let missing = |port: &&mut ServicePort| port.node_port.unwrap_or_default() == 0;
+    for port in new.ports.iter_mut().flatten().filter(missing) {
+        let named = |other: &&ServicePort| {
+            other.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+        };
+        let before = old.ports.iter().flatten().rfind(named).and_then(|old| old.node_port);
+        if let Some(before) = before.filter(|before| !used.contains(before)) {
+            port.node_port = Some(before);
+            used.push(before);
         }
     }
 }
@@ -188,8 +218,51 @@ fn drop_what_the_type_has_not(new: &mut ServiceSpec, old: &ServiceSpec) {
             &old.allocate_load_balancer_node_ports,
         );
         clear(&mut new.load_balancer_class, &old.load_balancer_class);
+    }
+    if needs_health_check(old) && !needs_health_check(new) {
         clear(&mut new.health_check_node_port, &old.health_check_node_port);
     }
+}
+
+/// What is set and of no use.
+fn warnings(spec: &ServiceSpec) -> Vec<String> {
+    let kind = service_type(spec);
+    let balanced = spec.load_balancer_ip.as_deref().is_some_and(|ip| !ip.is_empty());
+    let external = spec.external_ips.iter().flatten().next().is_some();
+    let headless = kind == "ClusterIP" && spec.cluster_ip.as_deref() == Some(HEADLESS);
+    let close = spec.traffic_distribution.as_deref() == Some("PreferClose");
+    let texts = [
+        (
+            headless && balanced,
+            "spec.loadBalancerIP is ignored for headless services",
+        ),
+        (
+            headless && external,
+            "spec.externalIPs is ignored for headless services",
+        ),
+        (
+            headless && spec.session_affinity.as_deref() != Some("None"),
+            "spec.SessionAffinity is ignored for headless services",
+        ),
+        (
+            external && !headless && kind != "ExternalName",
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+        ),
+        (
+            external && kind == "ExternalName",
+            "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
+        ),
+        (
+            kind != "ExternalName" && spec.external_name.as_deref().is_some_and(|name| !name.is_empty()),
+            "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+        ),
+        (
+            close,
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+        ),
+    ];
+    let told = texts.into_iter().filter(|(is_so, _)| *is_so);
+    told.map(|(_, text)| text.to_owned()).collect()
 }
 
 impl TypedStrategy for Services {
@@ -205,6 +278,9 @@ impl TypedStrategy for Services {
 
     fn prepare_create(&self, service: &mut Service) {
         service.status = Some(empty_status());
+        if let Some(spec) = &mut service.spec {
+            join_cluster_ips(spec, None);
+        }
     }
 
     fn validate_create(&self, service: &Service) -> Vec<FieldError> {
@@ -218,6 +294,7 @@ impl TypedStrategy for Services {
         }
         new.status.clone_from(&old.status);
         if let (Some(new), Some(old)) = (&mut new.spec, &old.spec) {
+            join_cluster_ips(new, Some(old));
             keep_allocations(new, old);
             drop_what_the_type_has_not(new, old);
         }
@@ -232,6 +309,10 @@ impl TypedStrategy for Services {
 
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    fn warnings(&self, new: &Service, _old: Option<&Service>) -> Vec<String> {
+        new.spec.as_ref().map(warnings).unwrap_or_default()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -298,6 +379,57 @@ mod tests {
             error,
             r#"Service "a" is invalid: spec.clusterIPs[0]: Invalid value: ["10.96.0.6"]: may not change once set"#
         );
+    }
+
+    #[test]
+    fn a_port_that_keeps_its_name_keeps_its_node_port() {
+        let old = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30090,
+            "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": [
+            {"name": "a", "port": 80, "nodePort": 30080}, {"name": "b", "port": 81, "nodePort": 30081}]}});
+        let new = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "clusterIP": "10.96.0.5", "ports": [
+            {"name": "b", "port": 8080}, {"name": "c", "port": 81}, {"name": "a", "port": 80, "nodePort": 30080}]}});
+        let value = updated(&RESOURCE, None, old.clone(), new).unwrap();
+        let ports = value["spec"]["ports"].as_array().unwrap();
+        let ports: Vec<&Value> = ports.iter().map(|port| &port["nodePort"]).collect();
+        assert_eq!(ports, [&json!(30081), &Value::Null, &json!(30080)]);
+        assert_eq!(value["spec"]["clusterIPs"], json!(["10.96.0.5"]));
+        assert_eq!(value["spec"]["healthCheckNodePort"], 30090);
+
+        let mut new = old.clone();
+        new["spec"]["healthCheckNodePort"] = 30091.into();
+        let error = updated(&RESOURCE, None, old.clone(), new).unwrap_err();
+        assert!(
+            error.ends_with("spec.healthCheckNodePort: Forbidden: field is immutable"),
+            "{error}"
+        );
+        let mut new = old.clone();
+        new["spec"]["externalTrafficPolicy"] = "Cluster".into();
+        let value = updated(&RESOURCE, None, old, new).unwrap();
+        assert_eq!(value["spec"].get("healthCheckNodePort"), None);
+    }
+
+    #[test]
+    fn what_is_of_no_use_is_told() {
+        let told = |spec: Value| warnings(&serde_json::from_value(spec).unwrap()).join("; ");
+        for (spec, expected) in [
+            (json!({"clusterIP": "10.96.0.5", "sessionAffinity": "ClientIP"}), ""),
+            (
+                json!({"clusterIP": "None", "sessionAffinity": "ClientIP", "externalIPs": ["203.0.113.9"]}),
+                "spec.externalIPs is ignored for headless services; spec.SessionAffinity is ignored for headless services",
+            ),
+            (
+                json!({"externalIPs": ["203.0.113.9"], "externalName": "a.b", "trafficDistribution": "PreferClose"}),
+                "spec.externalIPs is deprecated and may no longer be implemented in some clusters; \
+                 spec.externalName is ignored when spec.type is not \"ExternalName\"; \
+                 spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+            ),
+            (
+                json!({"type": "ExternalName", "externalName": "a.b", "externalIPs": ["203.0.113.9"]}),
+                "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
+            ),
+        ] {
+            assert_eq!(told(spec.clone()), expected, "{spec}");
+        }
     }
 
     #[test]

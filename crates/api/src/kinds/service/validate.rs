@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
-use super::{HEADLESS, is_headless, service_type};
+use super::{HEADLESS, is_headless, is_outside, needs_health_check, service_type};
 use crate::field::{FieldError, Path};
 use crate::meta::{names, validate_labels};
 
@@ -14,6 +14,13 @@ const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
 const AFFINITIES: &[&str] = &["ClientIP", "None"];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const POLICIES: &[&str] = &["Cluster", "Local"];
+const FAMILIES: &[&str] = &["IPv4", "IPv6"];
+const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
+const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
+const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
+/// What load balancers are kept from.
+const KUBELET_PORT: i32 = 10250;
 
 /// The longest time, in seconds, for which a client can be kept on one pod.
 const MAX_AFFINITY_SECONDS: i32 = 86_400;
@@ -33,15 +40,8 @@ pub(super) fn service(service: &Service) -> Vec<FieldError> {
     validate_ports(ports, kind, &path.child("ports"), &mut errors);
     validate_labels(spec.selector.as_ref(), &path.child("selector"), &mut errors);
     affinity(spec, &path, &mut errors);
-    for (index, ip) in spec.cluster_ips.iter().flatten().enumerate() {
-        if ip != HEADLESS && ip.parse::<IpAddr>().is_err() {
-            let list = path.child("clusterIPs");
-            errors.push(FieldError::invalid(
-                &list.index(index),
-                ip,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            ));
-        }
+    if kind != "ExternalName" {
+        addresses(spec, &path, &mut errors);
     }
     for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
         let list = path.child("externalIPs");
@@ -50,50 +50,205 @@ pub(super) fn service(service: &Service) -> Vec<FieldError> {
     if !TYPES.contains(&kind) {
         errors.push(FieldError::not_supported(&path.child("type"), kind, TYPES));
     }
-    for (field, policy) in [
-        ("externalTrafficPolicy", &spec.external_traffic_policy),
-        ("internalTrafficPolicy", &spec.internal_traffic_policy),
-    ] {
-        if let Some(policy) = policy
-            .as_deref()
-            .filter(|policy| !policy.is_empty() && !POLICIES.contains(policy))
-        {
-            errors.push(FieldError::not_supported(&path.child(field), policy, POLICIES));
+    load_balancer(spec, kind, &path, &mut errors);
+    traffic(spec, kind, &path, &mut errors);
+    errors
+}
+
+/// What is said to be the Service's own addresses, and their families.
+fn addresses(spec: &ServiceSpec, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let list = path.child("clusterIPs");
+    let ips = spec.cluster_ips.as_deref().unwrap_or_default();
+    match (spec.cluster_ip.as_deref().unwrap_or_default(), ips.first()) {
+        ("", Some(_)) => {
+            let detail = "must be empty when `clusterIP` is not specified";
+            errors.push(FieldError::invalid(&list, ips, detail));
         }
+        (ip, Some(first)) if ip != first => {
+            errors.push(FieldError::invalid(&list, ips, "first value must match `clusterIP`"));
+        }
+        _ => {}
     }
-    let outside = matches!(kind, "NodePort" | "LoadBalancer");
-    if !outside
-        && spec.external_ips.iter().flatten().next().is_none()
-        && let Some(policy) = spec
-            .external_traffic_policy
-            .as_deref()
-            .filter(|policy| !policy.is_empty())
+    let families = path.child("ipFamilies");
+    let mut seen: Vec<&str> = Vec::new();
+    for (index, family) in spec.ip_families.iter().flatten().enumerate() {
+        if !FAMILIES.contains(&family.as_str()) {
+            errors.push(FieldError::not_supported(&families.index(index), family, FAMILIES));
+        }
+        if seen.contains(&family.as_str()) {
+            errors.push(FieldError::duplicate(&families.index(index), family));
+        }
+        seen.push(family);
+    }
+    if let Some(policy) = spec
+        .ip_family_policy
+        .as_deref()
+        .filter(|policy| !FAMILY_POLICIES.contains(policy))
     {
-        let detail = "may only be set for externally-accessible services";
-        errors.push(FieldError::invalid(
-            &path.child("externalTrafficPolicy"),
+        errors.push(FieldError::not_supported(
+            &path.child("ipFamilyPolicy"),
             policy,
-            detail,
+            FAMILY_POLICIES,
         ));
     }
-    errors
+    let mut bad = false;
+    for (index, ip) in ips.iter().enumerate() {
+        if index == 0 && ip == HEADLESS {
+            if ips.len() > 1 {
+                bad = true;
+                errors.push(FieldError::invalid(
+                    &list,
+                    ips,
+                    "'None' must be the first and only value",
+                ));
+            }
+        } else if ip.parse::<IpAddr>().is_err() {
+            bad = true;
+            errors.push(FieldError::invalid(&list.index(index), ip, NO_ADDRESS));
+        }
+    }
+    if ips.len() > 2 {
+        errors.push(FieldError::invalid(&list, ips, "may only hold up to 2 values"));
+    }
+    if bad {
+        return;
+    }
+    let is_v6 = |ip: &String| ip.contains(':');
+    if ips.len() > 1 && !(ips.len() == 2 && is_v6(&ips[0]) != is_v6(&ips[1])) {
+        let detail = "may specify no more than one IP for each IP family";
+        errors.push(FieldError::invalid(&list, ips, detail));
+    }
+    let with_family = ips.iter().zip(spec.ip_families.iter().flatten()).enumerate();
+    for (index, (ip, family)) in with_family.filter(|(_, (ip, _))| *ip != HEADLESS) {
+        let of = if is_v6(ip) { "IPv6" } else { "IPv4" };
+        if FAMILIES.contains(&family.as_str()) && family != of {
+            let detail = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
+            errors.push(FieldError::invalid(&list.index(index), ip, detail));
+        }
+    }
+}
+
+/// What only a Service of the type LoadBalancer may have.
+fn load_balancer(spec: &ServiceSpec, kind: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let is_one = kind == "LoadBalancer";
+    let mut only = |field: &str| {
+        if !is_one {
+            let detail = "may only be used when `type` is 'LoadBalancer'";
+            errors.push(FieldError::forbidden(&path.child(field), detail));
+        }
+    };
+    // The field's name in the path is upstream's.
+    let ranges = path.child("LoadBalancerSourceRanges");
+    if spec.load_balancer_source_ranges.iter().flatten().next().is_some() {
+        only("LoadBalancerSourceRanges");
+    }
+    if spec.allocate_load_balancer_node_ports.is_some() {
+        only("allocateLoadBalancerNodePorts");
+    }
+    if spec.load_balancer_class.is_some() {
+        only("loadBalancerClass");
+    }
+    for (index, range) in spec.load_balancer_source_ranges.iter().flatten().enumerate() {
+        if !is_range(range.trim()) {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.push(FieldError::invalid(&ranges.index(index), range.trim(), detail));
+        }
+    }
+    if let Some(class) = spec.load_balancer_class.as_deref().filter(|_| is_one) {
+        let at = path.child("loadBalancerClass");
+        errors.extend(
+            names::qualified_name(class)
+                .into_iter()
+                .map(|m| FieldError::invalid(&at, class, m)),
+        );
+    }
+}
+
+/// Whether it is an address and the length of a prefix.
+fn is_range(text: &str) -> bool {
+    let parts = text
+        .split_once('/')
+        .map(|(ip, prefix)| (ip.parse(), prefix.parse::<u8>()));
+    match parts {
+        Some((Ok(IpAddr::V4(_)), Ok(prefix))) => prefix <= 32,
+        Some((Ok(IpAddr::V6(_)), Ok(prefix))) => prefix <= 128,
+        _ => false,
+    }
+}
+
+/// Where traffic may go, and where a load balancer asks whether there is somebody for it.
+fn traffic(spec: &ServiceSpec, kind: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let set = |policy: &Option<String>| policy.clone().filter(|policy| !policy.is_empty());
+    let external = path.child("externalTrafficPolicy");
+    if let Some(policy) = set(&spec.external_traffic_policy) {
+        if !is_outside(kind) && spec.external_ips.iter().flatten().next().is_none() {
+            let detail = "may only be set for externally-accessible services";
+            errors.push(FieldError::invalid(&external, policy, detail));
+        } else if !POLICIES.contains(&policy.as_str()) {
+            errors.push(FieldError::not_supported(&external, &policy, POLICIES));
+        }
+    }
+    // One that is needed and not asked for is given later.
+    if let Some(port) = spec.health_check_node_port.filter(|port| *port != 0) {
+        let at = path.child("healthCheckNodePort");
+        if needs_health_check(spec) {
+            errors.extend(
+                names::port_number(port)
+                    .into_iter()
+                    .map(|m| FieldError::invalid(&at, port, m)),
+            );
+        } else {
+            let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errors.push(FieldError::invalid(&at, port, detail));
+        }
+    }
+    if let Some(policy) = set(&spec.internal_traffic_policy).filter(|policy| !POLICIES.contains(&policy.as_str())) {
+        errors.push(FieldError::not_supported(
+            &path.child("internalTrafficPolicy"),
+            &policy,
+            POLICIES,
+        ));
+    }
+    if let Some(wanted) = spec
+        .traffic_distribution
+        .as_deref()
+        .filter(|wanted| !DISTRIBUTIONS.contains(wanted))
+    {
+        errors.push(FieldError::not_supported(
+            &path.child("trafficDistribution"),
+            wanted,
+            DISTRIBUTIONS,
+        ));
+    }
 }
 
 fn by_type(spec: &ServiceSpec, kind: &str, headless: bool, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let ips = path.child("clusterIPs");
     match kind {
-        "NodePort" | "LoadBalancer" if headless => {
-            let detail = format!("may not be set to 'None' for {kind} services");
-            errors.push(FieldError::invalid(&ips.index(0), HEADLESS, detail));
+        "NodePort" | "LoadBalancer" => {
+            let ports = path.child("ports");
+            let exposed = spec.ports.iter().flatten().enumerate();
+            for (index, port) in exposed.filter(|(_, port)| kind == "LoadBalancer" && port.port == KUBELET_PORT) {
+                let detail = format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
+                errors.push(FieldError::invalid(&ports.index(index), port.port, detail));
+            }
+            if headless {
+                let detail = format!("may not be set to 'None' for {kind} services");
+                errors.push(FieldError::invalid(&ips.index(0), HEADLESS, detail));
+            }
         }
         "ExternalName" => {
             let addressed = spec.cluster_ips.iter().flatten().next().is_some()
                 || spec.cluster_ip.as_deref().is_some_and(|ip| !ip.is_empty());
-            if addressed {
-                errors.push(FieldError::forbidden(
-                    &ips,
-                    "may not be set when `type` is 'ExternalName'",
-                ));
+            for (field, set) in [
+                ("clusterIPs", addressed),
+                ("ipFamilies", spec.ip_families.iter().flatten().next().is_some()),
+                ("ipFamilyPolicy", spec.ip_family_policy.is_some()),
+            ] {
+                if set {
+                    let detail = "may not be set for ExternalName services";
+                    errors.push(FieldError::forbidden(&path.child(field), detail));
+                }
             }
             let name = spec.external_name.as_deref().unwrap_or_default();
             let path = path.child("externalName");
@@ -115,6 +270,7 @@ fn by_type(spec: &ServiceSpec, kind: &str, headless: bool, path: &Path<'_>, erro
 
 fn validate_ports(ports: &[ServicePort], kind: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let mut seen: Vec<(&str, i32)> = Vec::with_capacity(ports.len());
+    let mut seen_node_ports: Vec<(&str, i32)> = Vec::with_capacity(ports.len());
     let mut seen_names: Vec<&str> = Vec::with_capacity(ports.len());
     for (index, port) in ports.iter().enumerate() {
         let path = path.index(index);
@@ -174,18 +330,15 @@ fn validate_ports(ports: &[ServicePort], kind: &str, path: &Path<'_>, errors: &m
         }
         if let Some(node_port) = port.node_port.filter(|port| *port != 0) {
             let at = path.child("nodePort");
-            if matches!(kind, "ClusterIP" | "ExternalName") {
-                errors.push(FieldError::forbidden(
-                    &at,
-                    format!("may not be used when `type` is '{kind}'"),
-                ));
-            } else {
-                errors.extend(
-                    names::port_number(node_port)
-                        .into_iter()
-                        .map(|m| FieldError::invalid(&at, node_port, m)),
-                );
+            // Whether it is in the range of node ports is known where they are given.
+            if kind == "ClusterIP" {
+                let detail = "may not be used when `type` is 'ClusterIP'";
+                errors.push(FieldError::forbidden(&at, detail));
             }
+            if seen_node_ports.contains(&(protocol, node_port)) {
+                errors.push(FieldError::duplicate(&at, node_port));
+            }
+            seen_node_ports.push((protocol, node_port));
         }
         if seen.contains(&(protocol, port.port)) {
             errors.push(FieldError::duplicate(
@@ -206,6 +359,11 @@ fn affinity(spec: &ServiceSpec, path: &Path<'_>, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::not_supported(&at, affinity, AFFINITIES));
     }
     let config = spec.session_affinity_config.as_ref();
+    if affinity == "None" && config.is_some() {
+        let detail = "must not be set when session affinity is None";
+        errors.push(FieldError::forbidden(&path.child("sessionAffinityConfig"), detail));
+        return;
+    }
     let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
     if let Some(seconds) = seconds.filter(|seconds| *seconds <= 0 || *seconds > MAX_AFFINITY_SECONDS) {
         let config = path.child("sessionAffinityConfig");
@@ -217,11 +375,7 @@ fn affinity(spec: &ServiceSpec, path: &Path<'_>, errors: &mut Vec<FieldError>) {
 
 fn external_ip(ip: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let Ok(address) = ip.parse::<IpAddr>() else {
-        errors.push(FieldError::invalid(
-            path,
-            ip,
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        ));
+        errors.push(FieldError::invalid(path, ip, NO_ADDRESS));
         return;
     };
     let link_local = match address {
@@ -258,21 +412,60 @@ fn external_ip(ip: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
 
 pub(super) fn service_update(new: &Service, old: &Service) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if let (Some(new), Some(old)) = (&new.spec, &old.spec)
-        && service_type(old) != "ExternalName"
-        && service_type(new) != "ExternalName"
-    {
-        let was = old.cluster_ip.as_deref().unwrap_or_default();
-        let is = new.cluster_ip.as_deref().unwrap_or_default();
-        if !was.is_empty() && was != is {
-            let path = Path::new("spec");
-            let list = path.child("clusterIPs");
-            let ips = new.cluster_ips.clone().unwrap_or_else(|| vec![is.to_owned()]);
-            errors.push(FieldError::invalid(&list.index(0), ips, "may not change once set"));
+    if let (Some(is), Some(was)) = (&new.spec, &old.spec) {
+        let path = Path::new("spec");
+        if service_type(was) != "ExternalName" && service_type(is) != "ExternalName" {
+            unchanged(is, was, &path, &mut errors);
+        }
+        let balanced = |spec: &ServiceSpec| service_type(spec) == "LoadBalancer";
+        if balanced(was) && balanced(is) && was.load_balancer_class != is.load_balancer_class {
+            let at = path.child("loadBalancerClass");
+            errors.push(FieldError::invalid(
+                &at,
+                &is.load_balancer_class,
+                "may not change once set",
+            ));
+        }
+        if needs_health_check(was)
+            && needs_health_check(is)
+            && was.health_check_node_port.unwrap_or_default() != is.health_check_node_port.unwrap_or_default()
+        {
+            let at = path.child("healthCheckNodePort");
+            errors.push(FieldError::forbidden(&at, "field is immutable"));
         }
     }
     errors.extend(service(new));
     errors
+}
+
+/// The address and family that a Service has been given are its own for good.
+fn unchanged(is: &ServiceSpec, was: &ServiceSpec, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    if is_headless(is) && is_headless(was) {
+        return;
+    }
+    let (ips, before) = (is.cluster_ips.as_deref(), was.cluster_ips.as_deref());
+    let (ips, before) = (ips.unwrap_or_default(), before.unwrap_or_default());
+    let list = path.child("clusterIPs");
+    match (ips.first(), before.first()) {
+        (None, Some(_)) => {
+            let detail = "primary clusterIP can not be unset";
+            errors.push(FieldError::invalid(&list.index(0), ips, detail));
+        }
+        (Some(ip), Some(old)) if ip != old => {
+            errors.push(FieldError::invalid(&list.index(0), ips, "may not change once set"));
+        }
+        _ => {}
+    }
+    let families = (is.ip_families.as_deref(), was.ip_families.as_deref());
+    let (families, before) = (families.0.unwrap_or_default(), families.1.unwrap_or_default());
+    if is_headless(is) == is_headless(was)
+        && !families.is_empty()
+        && families.first() != before.first()
+        && !before.is_empty()
+    {
+        let at = path.child("ipFamilies");
+        errors.push(FieldError::invalid(&at.index(0), families, "may not change once set"));
+    }
 }
 
 #[cfg(test)]
@@ -334,6 +527,57 @@ mod tests {
             (
                 json!({"ports": [{"port": 80, "nodePort": 30000}]}),
                 &["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"],
+            ),
+            (
+                json!({"type": "ExternalName", "externalName": "a.b", "clusterIP": "10.96.0.5", "ipFamilyPolicy": "SingleStack",
+                    "ports": [{"port": 80, "nodePort": 30000}]}),
+                &[
+                    "spec.clusterIPs: Forbidden: may not be set for ExternalName services",
+                    "spec.ipFamilyPolicy: Forbidden: may not be set for ExternalName services",
+                ],
+            ),
+            (
+                json!({"type": "LoadBalancer", "ports": [{"port": 10250}]}),
+                &[
+                    "spec.ports[0]: Invalid value: 10250: may not expose port 10250 externally since it is used by kubelet",
+                ],
+            ),
+            (
+                json!({"type": "NodePort", "ports": [{"name": "a", "port": 80, "nodePort": 30000}, {"name": "b", "port": 81, "nodePort": 30000}]}),
+                &["spec.ports[1].nodePort: Duplicate value: 30000"],
+            ),
+            (
+                json!({"ports": [{"port": 80}], "loadBalancerSourceRanges": ["10.0.0.0/33"], "loadBalancerClass": "a b",
+                    "allocateLoadBalancerNodePorts": true, "healthCheckNodePort": 30000, "externalTrafficPolicy": "Local",
+                    "internalTrafficPolicy": "Far", "trafficDistribution": "PreferFar"}),
+                &[
+                    "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                    "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                    "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                    r#"spec.LoadBalancerSourceRanges[0]: Invalid value: "10.0.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"#,
+                    r#"spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#,
+                    "spec.healthCheckNodePort: Invalid value: 30000: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+                    r#"spec.internalTrafficPolicy: Unsupported value: "Far": supported values: "Cluster", "Local""#,
+                    r#"spec.trafficDistribution: Unsupported value: "PreferFar": supported values: "PreferClose", "PreferSameNode", "PreferSameZone""#,
+                ],
+            ),
+            (
+                json!({"ports": [{"port": 80}], "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.6"], "ipFamilies": ["IPv6", "IPv6", "IPX"],
+                    "ipFamilyPolicy": "Any"}),
+                &[
+                    r#"spec.clusterIPs: Invalid value: ["10.96.0.6"]: first value must match `clusterIP`"#,
+                    r#"spec.ipFamilies[1]: Duplicate value: "IPv6""#,
+                    r#"spec.ipFamilies[2]: Unsupported value: "IPX": supported values: "IPv4", "IPv6""#,
+                    r#"spec.ipFamilyPolicy: Unsupported value: "Any": supported values: "PreferDualStack", "RequireDualStack", "SingleStack""#,
+                    r#"spec.clusterIPs[0]: Invalid value: "10.96.0.6": expected an IPv6 value as indicated by `ipFamilies[0]`"#,
+                ],
+            ),
+            (
+                json!({"ports": [{"port": 80}], "clusterIPs": ["10.96.0.6", "10.96.0.7"]}),
+                &[
+                    r#"spec.clusterIPs: Invalid value: ["10.96.0.6","10.96.0.7"]: must be empty when `clusterIP` is not specified"#,
+                    r#"spec.clusterIPs: Invalid value: ["10.96.0.6","10.96.0.7"]: may specify no more than one IP for each IP family"#,
+                ],
             ),
         ] {
             assert_eq!(errors(spec.clone()), want, "{spec}");
