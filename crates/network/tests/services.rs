@@ -238,6 +238,38 @@ fn a_client_stays_with_its_endpoint_while_it_is_there() {
         favourite(&outside.space, "192.0.2.1:30080");
         let known = sh("nft list map ip podium-services affinity");
         assert!(known.contains("timeout 1h"), "{known}");
+
+        // A server after this one remembers whom it knew, but for those whose endpoint is there no more.
+        let favourites: Vec<usize> = clients.iter().map(|client| favourite(client, "10.96.0.5:80")).collect();
+        let known = sh("nft list map ip podium-services affinity");
+        drop(proxy);
+        let mut proxy = outside.proxy();
+        update(&mut proxy, service(sticky(3600), &ready(&all)));
+        let remembered = sh("nft list map ip podium-services affinity");
+        assert!(remembered.contains("timeout 1h expires"), "{remembered}");
+        let clients_of = |listing: &str| listing.matches("expires").count();
+        assert_eq!(clients_of(&remembered), clients_of(&known), "{known}\n{remembered}");
+        for (client, first) in clients.iter().zip(&favourites) {
+            assert_eq!(favourite(client, "10.96.0.5:80"), *first);
+        }
+        drop(proxy);
+        let mut proxy = outside.proxy();
+        let left: Vec<IpAddr> = all.iter().filter(|ip| **ip != all[favourites[0]]).copied().collect();
+        update(&mut proxy, service(sticky(3600), &ready(&left)));
+        let remembered = sh("nft list map ip podium-services affinity");
+        assert!(
+            !remembered.contains(&format!(": {} .", all[favourites[0]])),
+            "{remembered}"
+        );
+        drop(proxy);
+        let mut proxy = outside.proxy();
+        update(&mut proxy, service(spec(json!({})), &ready(&left)));
+        let remembered = sh("nft list map ip podium-services affinity");
+        assert_eq!(
+            clients_of(&remembered),
+            0,
+            "nobody is to be remembered any more: {remembered}"
+        );
     });
 }
 

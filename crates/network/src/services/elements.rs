@@ -237,6 +237,14 @@ impl State {
         }
     }
 
+    /// Whether a client that came to a frontend stays with its endpoint.
+    pub(super) fn keeps(&self, frontend: Frontend, endpoint: SocketAddrV4) -> bool {
+        let find = |frontend| self.services.get(self.owners.get(&frontend)?)?.get(&frontend);
+        find(frontend)
+            .or_else(|| find(frontend.as_node_port()))
+            .is_some_and(|spread| spread.is_sticky() && spread.order.contains(&endpoint))
+    }
+
     /// Everything, for a table that is made anew.
     pub(super) fn everything(&self) -> Changes {
         let mut changes = Changes {

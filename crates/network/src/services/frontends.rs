@@ -28,6 +28,16 @@ pub(super) struct Frontend {
     pub(super) port: u16,
 }
 
+impl Frontend {
+    /// The node port of that number, by whatever address of the node it was come to.
+    pub(super) fn as_node_port(self) -> Frontend {
+        Frontend {
+            address: Ipv4Addr::UNSPECIFIED,
+            ..self
+        }
+    }
+}
+
 /// What becomes of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {

@@ -8,7 +8,8 @@
 //! first time, and whenever a transaction fails because somebody else was at the table, the table is made anew as
 //! a whole, in one transaction too: until then the old one serves.
 //!
-//! Clients with session affinity are remembered by the kernel, in the table, and are forgotten when it is made anew.
+//! Clients with session affinity are remembered by the kernel, in the table; one that is made anew in place of another
+//! takes over those of its clients whose endpoints are there.
 
 mod elements;
 mod expressions;
@@ -18,13 +19,13 @@ mod netfilter;
 mod run;
 mod table;
 
-use std::{io, net::Ipv4Addr, sync::Arc};
+use std::{io, sync::Arc};
 
 use ipnet::Ipv4Net;
 
 use crate::{Error, Result, addresses};
 use elements::{Changes, State};
-use frontends::{Frontend, Wanted};
+use frontends::Wanted;
 use netfilter::Netfilter;
 use table::Client;
 
@@ -91,7 +92,8 @@ impl Proxy {
         if !applied {
             self.installed = false;
             changes = self.state.everything();
-            let steps = table::whole(self.cluster, self.services, &changes);
+            let clients = self.remembered_clients();
+            let steps = table::whole(self.cluster, self.services, &changes, &clients);
             self.netfilter
                 .commit(steps)
                 .map_err(failed("changing the rules of Services"))?;
@@ -117,15 +119,27 @@ impl Proxy {
         Ok(())
     }
 
+    /// Those whom the table in the kernel remembers, if there is one, and who may stay with their endpoints.
+    fn remembered_clients(&mut self) -> Vec<Client> {
+        // Without a table, or with one that has no such map, there is nobody to remember.
+        let known = self
+            .netfilter
+            .elements(table::TABLE, table::AFFINITY)
+            .unwrap_or_default();
+        let mut clients: Vec<Client> = known.iter().filter_map(|element| table::client(element)).collect();
+        clients.retain(|client| self.state.keeps(client.frontend, client.endpoint));
+        clients
+    }
+
     fn forget_clients(&mut self, changes: &Changes) -> io::Result<()> {
         let known = self.netfilter.elements(table::TABLE, table::AFFINITY)?;
         let mut stale: Vec<Client> = known.iter().filter_map(|element| table::client(element)).collect();
         stale.retain(|client| {
             let frontend = client.frontend;
-            let endpoints = changes.clients.get(&frontend).or_else(|| {
-                let address = Ipv4Addr::UNSPECIFIED;
-                changes.clients.get(&Frontend { address, ..frontend })
-            });
+            let endpoints = changes
+                .clients
+                .get(&frontend)
+                .or_else(|| changes.clients.get(&frontend.as_node_port()));
             endpoints.is_some_and(|endpoints| !endpoints.contains(&client.endpoint))
         });
         let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);

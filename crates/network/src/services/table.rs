@@ -82,8 +82,8 @@ mod types {
     }
 }
 
-/// The whole table with its elements, in place of whatever was there.
-pub(super) fn whole(cluster: Ipv4Net, services: Ipv4Net, everything: &Changes) -> Vec<Step> {
+/// The whole table with its elements and the clients that are still to be remembered, in place of whatever was there.
+pub(super) fn whole(cluster: Ipv4Net, services: Ipv4Net, everything: &Changes, clients: &[Client]) -> Vec<Step> {
     let mut steps = absent();
     steps.push(Step::create(NfTablesMessage::NewTable(table())));
     steps.extend(sets());
@@ -104,6 +104,7 @@ pub(super) fn whole(cluster: Ipv4Net, services: Ipv4Net, everything: &Changes) -
     steps.extend(shared(everything));
     steps.extend(rules(cluster, services));
     steps.extend(elements(everything));
+    steps.extend(remembered(clients));
     steps
 }
 
@@ -485,6 +486,11 @@ fn value(data: &Data) -> Option<DataAttribute> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Client {
     key: Vec<u8>,
+    value: Vec<u8>,
+    /// For how many milliseconds it is remembered, each time that it comes.
+    timeout: u64,
+    /// How many are left.
+    left: u64,
     /// Where it came to: by a node port the node's address that it used.
     pub(super) frontend: Frontend,
     pub(super) endpoint: SocketAddrV4,
@@ -492,15 +498,17 @@ pub(super) struct Client {
 
 /// Reads one element of the affinity map.
 pub(super) fn client(attributes: &[SetElementAttribute]) -> Option<Client> {
-    let (mut key, mut data) = (None, None);
+    let (mut key, mut data, mut timeout, mut left) = (None, None, 0, 0);
     for attribute in attributes {
         match attribute {
             SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
             SetElementAttribute::Data(DataAttribute::Value(bytes)) => data = Some(bytes),
+            SetElementAttribute::Timeout(milliseconds) => timeout = *milliseconds,
+            SetElementAttribute::Expiration(milliseconds) => left = *milliseconds,
             _ => {}
         }
     }
-    let (key, data) = (key?, data?);
+    let (key, value) = (key?, data?);
     let address = |bytes: &[u8]| Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?));
     let port = |bytes: &[u8]| Some(u16::from_be_bytes(*bytes.first_chunk::<2>()?));
     let protocol = match i32::from(*key.get(8)?) {
@@ -511,27 +519,61 @@ pub(super) fn client(attributes: &[SetElementAttribute]) -> Option<Client> {
     };
     Some(Client {
         key: key.clone(),
+        value: value.clone(),
+        timeout,
+        left,
         frontend: Frontend {
             address: address(key.get(4..)?)?,
             protocol,
             port: port(key.get(12..)?)?,
         },
-        endpoint: SocketAddrV4::new(address(data)?, port(data.get(4..)?)?),
+        endpoint: SocketAddrV4::new(address(value)?, port(value.get(4..)?)?),
     })
 }
 
 /// Forgets clients.
 pub(super) fn forget(clients: &[Client]) -> Vec<Step> {
-    let message = |some: &[Client]| {
-        let element = |client: &Client| {
-            ListAttribute::Element(vec![SetElementAttribute::Key(DataAttribute::Value(client.key.clone()))])
-        };
-        let attributes = vec![
-            SetElementList::Table(TABLE.into()),
-            SetElementList::Set(AFFINITY.into()),
-            SetElementList::Elements(some.iter().map(element).collect()),
-        ];
-        Step::plain(NfTablesMessage::DeleteSetElement(SetElementMessage { attributes }))
+    let element = |client: &Client| vec![SetElementAttribute::Key(DataAttribute::Value(client.key.clone()))];
+    let messages = affinity_elements(clients, element);
+    messages
+        .map(|message| Step::plain(NfTablesMessage::DeleteSetElement(message)))
+        .collect()
+}
+
+/// Remembers clients for as long as they were to be remembered.
+fn remembered(clients: &[Client]) -> Vec<Step> {
+    // Less would be no time at all: the kernel counts in ticks of its own.
+    const LEAST: u64 = 10;
+    let element = |client: &Client| {
+        let left = client.left.clamp(LEAST, client.timeout.max(LEAST));
+        vec![
+            SetElementAttribute::Key(DataAttribute::Value(client.key.clone())),
+            SetElementAttribute::Data(DataAttribute::Value(client.value.clone())),
+            SetElementAttribute::Timeout(client.timeout.max(LEAST)),
+            SetElementAttribute::Expiration(left),
+        ]
     };
-    clients.chunks(ELEMENTS_IN_A_MESSAGE).map(message).collect()
+    let messages = affinity_elements(clients, element);
+    messages
+        .map(|message| Step::create(NfTablesMessage::NewSetElement(message)))
+        .collect()
+}
+
+fn affinity_elements(
+    clients: &[Client],
+    element: impl Fn(&Client) -> Vec<SetElementAttribute>,
+) -> impl Iterator<Item = SetElementMessage> {
+    clients
+        .chunks(ELEMENTS_IN_A_MESSAGE)
+        .map(move |some| SetElementMessage {
+            attributes: vec![
+                SetElementList::Table(TABLE.into()),
+                SetElementList::Set(AFFINITY.into()),
+                SetElementList::Elements(
+                    some.iter()
+                        .map(|client| ListAttribute::Element(element(client)))
+                        .collect(),
+                ),
+            ],
+        })
 }
