@@ -110,6 +110,35 @@ pub(super) fn wanted(observed: &Observed, node: &str) -> Wanted {
     wanted
 }
 
+/// Where a load balancer asks whether this node has endpoints of the Service, and how many it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HealthCheck {
+    pub(super) port: u16,
+    pub(super) endpoints: usize,
+}
+
+/// The check that a Service wants of the node of that name.
+pub(super) fn health_check(observed: &Observed, node: &str) -> Option<HealthCheck> {
+    let spec = observed.service.spec.as_ref()?;
+    let wants =
+        spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local");
+    let port = spec.health_check_node_port.filter(|_| wants)?;
+    let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
+    let here = spec
+        .ports
+        .iter()
+        .flatten()
+        .map(|port| Choice::new(&observed.slices, port, Some(node)));
+    // A pod is one endpoint, however many ports it has.
+    let addresses: BTreeSet<Ipv4Addr> = here
+        .flat_map(|choice| choice.ready.into_iter().map(|endpoint| *endpoint.ip()))
+        .collect();
+    Some(HealthCheck {
+        port,
+        endpoints: addresses.len(),
+    })
+}
+
 /// None for a headless Service.
 fn cluster_addresses(spec: &ServiceSpec) -> impl Iterator<Item = Ipv4Addr> {
     spec.cluster_ips
@@ -229,19 +258,22 @@ mod tests {
             "conditions": {"ready": ready, "serving": ready || terminating, "terminating": terminating}})
     }
 
-    /// Each frontend and its fate as one line.
-    fn lines(spec: Value, endpoints: Value) -> Vec<String> {
+    fn observed(spec: Value, endpoints: Value) -> Observed {
         let slice = json!({"addressType": "IPv4", "metadata": {"name": "s"}, "endpoints": endpoints,
             "ports": [{"name": "http", "port": 8090, "protocol": "TCP"}]});
-        let observed = Observed {
+        Observed {
             service: Arc::new(
                 serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec,
                 "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}))
                 .unwrap(),
             ),
             slices: vec![Arc::new(serde_json::from_value(slice).unwrap())],
-        };
-        let wanted = wanted(&observed, "here");
+        }
+    }
+
+    /// Each frontend and its fate as one line.
+    fn lines(spec: Value, endpoints: Value) -> Vec<String> {
+        let wanted = wanted(&observed(spec, endpoints), "here");
         wanted
             .iter()
             .map(
@@ -326,6 +358,32 @@ mod tests {
             ),
         ] {
             assert_eq!(lines(node_port(more.clone()), endpoints.clone()), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn load_balancers_are_told_how_many_endpoints_are_here() {
+        let balanced = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000, "ports": [
+            {"name": "http", "port": 80, "protocol": "TCP"}, {"name": "http", "port": 81, "protocol": "TCP"}]});
+        for (more, expected) in [
+            (
+                json!({}),
+                Some(HealthCheck {
+                    port: 32000,
+                    endpoints: 1,
+                }),
+            ),
+            (json!({"externalTrafficPolicy": "Cluster"}), None),
+            (json!({"type": "NodePort"}), None),
+        ] {
+            let mut spec = balanced.clone();
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let endpoints = json!([
+                endpoint("10.244.0.1", "here", true, false),
+                endpoint("10.244.0.2", "here", false, true),
+                endpoint("10.244.1.1", "there", true, false)
+            ]);
+            assert_eq!(health_check(&observed(spec, endpoints), "here"), expected, "{more}");
         }
     }
 

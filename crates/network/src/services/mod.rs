@@ -9,12 +9,13 @@
 //! a whole, in one transaction too: until then the old one serves.
 //!
 //! Clients with session affinity are remembered by the kernel, in the table; one that is made anew in place of another
-//! takes over those of its clients whose endpoints are there.
+//! takes over those of its clients whose endpoints are there. `health` answers load balancers.
 
 mod elements;
 mod expressions;
 mod flows;
 mod frontends;
+mod health;
 mod netfilter;
 mod run;
 mod table;

@@ -6,7 +6,7 @@ use client::Informers;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use tracing::{info, warn};
 
-use super::Proxy;
+use super::{Proxy, frontends::health_check, health::Checks};
 use crate::picture::{Name, Observed, Picture};
 
 /// How long a failure is left alone.
@@ -20,6 +20,8 @@ pub async fn run(proxy: Proxy, informers: &Informers) {
     slices.synced().await;
     let (mut service_changes, mut slice_changes) = (services.subscribe(), slices.subscribe());
     let mut observed = Picture::default();
+    let mut checks = Checks::default();
+    let node = proxy.node.clone();
     let mut proxy = Some(proxy);
     // The first update is made even if there is nothing: it is what turns away packets to nobody.
     let mut waiting = false;
@@ -43,6 +45,10 @@ pub async fn run(proxy: Proxy, informers: &Informers) {
             .into_iter()
             .map(|name| (name.clone(), observed.get(&name)))
             .collect();
+        for (name, observed) in &changed {
+            let wanted = observed.as_ref().and_then(|observed| health_check(observed, &node));
+            checks.set(name, wanted).await;
+        }
         let Some(mut working) = proxy.take() else { return };
         let worked = tokio::task::spawn_blocking(move || {
             let outcome = working.update(changed.iter().map(|(name, observed)| (name, observed.clone())));
