@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::backoff::Backoffs;
 use super::resize::Resize;
-use crate::probes::Results;
+use crate::probes::{Kind, Results};
 
 /// Why a container waits, as its status says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,62 @@ impl Memory {
         });
         Self {
             verdict,
+            probes: probed(pod),
             ..Self::default()
         }
+    }
+}
+
+/// What an earlier kubelet's probes had found of instances: one that was ready stays so until its probe says otherwise, and nobody loses
+/// their endpoints because the kubelet starts anew.
+fn probed(pod: &Pod) -> Results {
+    let mut results = Results::default();
+    let Some(status) = &pod.status else { return results };
+    let all = [&status.container_statuses, &status.init_container_statuses];
+    for container in all.into_iter().flatten().flatten() {
+        let id = container.container_id.as_deref().and_then(|id| id.split_once("://"));
+        let running = container.state.as_ref().is_some_and(|state| state.running.is_some());
+        let Some((_, id)) = id.filter(|_| running) else {
+            continue;
+        };
+        if container.started == Some(true) {
+            results.set(id, Kind::Startup, true);
+        }
+        if container.ready {
+            results.set(id, Kind::Readiness, true);
+        }
+    }
+    results
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_ready_stays_so_when_the_kubelet_starts_anew() {
+        let probe = json!({"exec": {"command": ["true"]}});
+        let container = |name: &str| json!({"name": name, "startupProbe": probe, "readinessProbe": probe});
+        let status = |name: &str, id: &str, state: &str, ready: bool| {
+            json!({"name": name, "containerID": format!("podium://{id}"), "image": "", "imageID": "", "restartCount": 0,
+                "state": {state: {"exitCode": 0}}, "started": true, "ready": ready})
+        };
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "ns"},
+            "spec": {"containers": [container("a"), container("b"), container("c")]},
+            "status": {"containerStatuses": [
+                status("a", "1", "running", true), status("b", "2", "running", false), status("c", "3", "terminated", true)]},
+        }))
+        .unwrap();
+        let memory = Memory::of(&pod);
+        let containers = &pod.spec.as_ref().unwrap().containers;
+        let known = ["1", "2", "3", "4"].map(|id| {
+            let container = &containers[0];
+            (memory.probes.started(container, id), memory.probes.ready(container, id))
+        });
+        assert_eq!(known, [(true, true), (true, false), (false, false), (false, false)]);
     }
 }
