@@ -3,6 +3,7 @@
 //!
 //! An image has two layers: its packages, which images of the same packages share, and what is laid over them.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -24,13 +25,26 @@ struct Recipe {
     reference: &'static str,
     packages: &'static [&'static str],
     files: &'static [(&'static str, &'static str)],
+    /// What PyPI has, laid out for the packages' Python.
+    wheels: &'static [&'static str],
     /// The workspace's own programs, by their path in the image.
-    programs: &'static [(&'static str, &'static str)],
+    programs: &'static [(&'static str, Program)],
     command: &'static [&'static str],
     /// Variables beside PATH.
     env: &'static [&'static str],
     /// Whether busybox is linked under the names of its applets, where no other program has them.
     busybox: bool,
+}
+
+/// How one of the workspace's own programs is built.
+#[derive(Debug, Clone, Copy)]
+enum Program {
+    /// A package by itself.
+    Package(&'static str),
+    /// A package beside `podium`, so that what both need is compiled once.
+    BesidePodium(&'static str),
+    /// A file of C, linked with musl, which this machine need not have.
+    Musl(&'static str),
 }
 
 const PASSWD: (&str, &str) = (
@@ -69,6 +83,7 @@ const RECIPES: &[Recipe] = &[
             ("etc/nginx/nginx.conf", NGINX_CONF),
             ("usr/share/nginx/html/index.html", NGINX_PAGE),
         ],
+        wheels: &[],
         programs: &[],
         command: &["nginx", "-g", "daemon off;"],
         env: &[],
@@ -79,6 +94,7 @@ const RECIPES: &[Recipe] = &[
         reference: "localhost/busybox:1",
         packages: &["busybox-static"],
         files: &[PASSWD, GROUP],
+        wheels: &[],
         programs: &[],
         command: &["sh"],
         env: &[],
@@ -96,6 +112,30 @@ const RECIPES: &[Recipe] = &[
         env: &["WEB_VERSION=2"],
         ..WEB
     },
+    // What users bring to ask the API and DNS with.
+    Recipe {
+        name: "clients",
+        reference: "localhost/clients:1",
+        packages: &[
+            "python3-minimal",
+            "libpython3-stdlib",
+            "busybox-static",
+            "libc6",
+            "libc-bin",
+        ],
+        files: &[PASSWD, GROUP],
+        wheels: &["kubernetes==36.0.3"],
+        programs: &[
+            ("usr/local/bin/kube-client", Program::BesidePodium("in-cluster")),
+            (
+                "usr/local/bin/look-up-musl",
+                Program::Musl("tests/in-cluster/src/look_up.c"),
+            ),
+        ],
+        command: &["sh"],
+        env: &[],
+        busybox: true,
+    },
 ];
 
 /// The tests' own web program (`tests/web`) among the tools that one looks around with.
@@ -104,7 +144,8 @@ const WEB: Recipe = Recipe {
     reference: "",
     packages: &["bash", "coreutils", "procps", "busybox-static", "libc6"],
     files: &[PASSWD, GROUP, ("srv/web/login.html", LOGIN_PAGE)],
-    programs: &[("usr/local/bin/web", "web")],
+    wheels: &[],
+    programs: &[("usr/local/bin/web", Program::Package("web"))],
     command: &["web"],
     env: &[],
     busybox: true,
@@ -139,10 +180,10 @@ fn compose(recipe: &Recipe) -> Result<PathBuf> {
     let programs = recipe
         .programs
         .iter()
-        .map(|(path, name)| Ok((*path, build(name)?)))
+        .map(|(_, program)| program.made_of())
         .collect::<Result<Vec<_>>>()?;
     // What the image is made of names it: same packages, same programs, same recipe, same image.
-    let digests: Vec<String> = programs.iter().map(|(_, program)| digest(program)).collect();
+    let digests: Vec<String> = programs.iter().map(|program| digest(program)).collect();
     let made_of = format!("{recipe:?}{packages:?}{digests:?}");
     let stamp = dir.join(format!("{}.made-of", recipe.name));
     if archive.exists() && fs::read_to_string(&stamp).is_ok_and(|old| old == made_of) {
@@ -152,7 +193,7 @@ fn compose(recipe: &Recipe) -> Result<PathBuf> {
     let _ = fs::remove_dir_all(&work);
     let layers = [
         base(recipe, &packages, &work).and_then(|root| layer(&work, &root))?,
-        own(recipe, &programs, &work).and_then(|root| layer(&work, &root))?,
+        own(recipe, programs, &work).and_then(|root| layer(&work, &root))?,
     ];
     write_oci_archive(recipe, &layers, &archive)?;
     fs::remove_dir_all(&work)?;
@@ -160,11 +201,88 @@ fn compose(recipe: &Recipe) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// One of the workspace's own programs, as bytes. It runs in an image with this machine's C library.
-fn build(name: &str) -> Result<Vec<u8>> {
-    run(command("cargo").args(["build", "--quiet", "--locked", "--package", name]))?;
-    let path = system::target().join("debug").join(name);
-    fs::read(&path).with_context(|| path.display().to_string())
+impl Program {
+    /// What it is made of: the program itself where cargo knows whether it is up to date, else its source.
+    fn made_of(self) -> Result<Vec<u8>> {
+        let path = match self {
+            Program::Package(name) => build(&[name])?.join(name),
+            Program::BesidePodium(name) => build(&[name, "podium"])?.join(name),
+            Program::Musl(source) => system::root().join(source),
+        };
+        fs::read(&path).with_context(|| path.display().to_string())
+    }
+
+    /// The program, given what it is made of. But for those of musl it runs in an image with this machine's C library.
+    fn bytes(self, made_of: Vec<u8>, work: &Path) -> Result<Vec<u8>> {
+        match self {
+            Program::Package(_) | Program::BesidePodium(_) => Ok(made_of),
+            Program::Musl(source) => build_with_musl(source, &work.join("musl")),
+        }
+    }
+}
+
+/// Builds packages of the workspace; gives the directory of their programs.
+fn build(packages: &[&str]) -> Result<PathBuf> {
+    let selected = packages.iter().flat_map(|package| ["--package", package]);
+    run(command("cargo").args(["build", "--quiet", "--locked"]).args(selected))?;
+    Ok(system::target().join("debug"))
+}
+
+/// Compiles a file of C with the headers and the library of Debian's musl, unpacked below `work` and not installed.
+fn build_with_musl(source: &str, work: &Path) -> Result<Vec<u8>> {
+    let root = work.join("root");
+    fs::create_dir_all(&root)?;
+    unpack(&["musl-dev".to_owned()], work, &root)?;
+    let triple = format!("{}-linux-musl", std::env::consts::ARCH);
+    let (headers, library) = (
+        root.join("usr/include").join(&triple),
+        root.join("usr/lib").join(&triple),
+    );
+    let program = work.join("program");
+    let mut cc = command("cc");
+    cc.args([
+        "-O1",
+        "-static",
+        "-no-pie",
+        "-fno-pie",
+        "-nostdinc",
+        "-nostdlib",
+        "-isystem",
+    ])
+    .arg(headers)
+    .arg("-o")
+    .arg(&program)
+    .args(["crt1.o", "crti.o"].map(|object| library.join(object)))
+    .arg(source)
+    .arg(library.join("libc.a"))
+    .args(["-lgcc", "-lgcc_eh"])
+    .arg(library.join("crtn.o"));
+    run(&mut cc)?;
+    Ok(fs::read(program)?)
+}
+
+/// Lays out packages of Python's for the Python that is in `root`.
+fn install_wheels(wheels: &[&str], root: &Path) -> Result<()> {
+    if wheels.is_empty() {
+        return Ok(());
+    }
+    system::install(&["python3", "python3-pip"])?;
+    let names = fs::read_dir(root.join("usr/bin"))?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names = names.collect::<std::io::Result<Vec<_>>>()?;
+    let mut versions = names
+        .iter()
+        .filter_map(|name| name.to_str()?.strip_prefix("python")?.strip_prefix("3."));
+    let version = versions
+        .next()
+        .context("the packages did not bring usr/bin/python3.N")?;
+    run(command("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:"])
+        // What is installed beside it on this machine, and for whom, is of no account.
+        .args(["--no-warn-conflicts", "--root-user-action=ignore"])
+        .arg(format!("--python-version=3.{version}"))
+        .arg("--target")
+        .arg(root.join("usr/lib/python3/dist-packages"))
+        .args(wheels))
 }
 
 /// Makes the directories that every Linux has, so that packages find them.
@@ -201,6 +319,7 @@ fn base(recipe: &Recipe, packages: &[String], work: &Path) -> Result<PathBuf> {
         fs::create_dir_all(root.join(directory))?;
     }
     unpack(packages, work, &root)?;
+    install_wheels(recipe.wheels, &root)?;
     if recipe.busybox {
         link_applets(&root)?;
     }
@@ -208,19 +327,21 @@ fn base(recipe: &Recipe, packages: &[String], work: &Path) -> Result<PathBuf> {
 }
 
 /// The directory of what is laid over them.
-fn own(recipe: &Recipe, programs: &[(&str, Vec<u8>)], work: &Path) -> Result<PathBuf> {
+fn own(recipe: &Recipe, programs: Vec<Vec<u8>>, work: &Path) -> Result<PathBuf> {
     let root = work.join("own");
-    let files = recipe.files.iter().map(|(path, text)| (*path, text.as_bytes(), 0o644));
-    let programs = programs
-        .iter()
-        .map(|(path, program)| (*path, program.as_slice(), 0o755));
-    for (path, bytes, mode) in files.chain(programs) {
+    let add = |path: &str, bytes: &[u8], mode| {
         let path = root.join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
         fs::write(&path, bytes)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+    };
+    for (path, text) in recipe.files {
+        add(path, text.as_bytes(), 0o644)?;
+    }
+    for ((path, program), made_of) in recipe.programs.iter().zip(programs) {
+        add(path, &program.bytes(made_of, work)?, 0o755)?;
     }
     Ok(root)
 }
@@ -228,18 +349,22 @@ fn own(recipe: &Recipe, programs: &[(&str, Vec<u8>)], work: &Path) -> Result<Pat
 /// The packages and the libraries they need, each as `name=version`.
 pub fn closure(seeds: &[&str]) -> Result<Vec<String>> {
     let mut names: Vec<String> = seeds.iter().map(ToString::to_string).collect();
-    let mut next = 0;
-    while let Some(name) = names.get(next).cloned() {
-        next += 1;
-        let depends = output(command("apt-cache").args([
-            "depends",
-            "--important",
-            "--no-conflicts",
-            "--no-breaks",
-            "--no-replaces",
-            "--no-enhances",
-            &name,
-        ]))?;
+    let mut asked = 0;
+    // All that one round has found is asked about at once: each start of apt-cache costs as much as a hundred answers.
+    while asked < names.len() {
+        let depends = output(
+            command("apt-cache")
+                .args([
+                    "depends",
+                    "--important",
+                    "--no-conflicts",
+                    "--no-breaks",
+                    "--no-replaces",
+                    "--no-enhances",
+                ])
+                .args(&names[asked..]),
+        )?;
+        asked = names.len();
         for line in depends.lines() {
             let line = line.trim();
             let Some(on) = line
@@ -248,18 +373,33 @@ pub fn closure(seeds: &[&str]) -> Result<Vec<String>> {
             else {
                 continue;
             };
-            // Only what is linked: no scripts' interpreters, no configuration tools, no other programs.
-            let library = (on.starts_with("lib") && !on.contains("mod-") && !on.contains("perl")) || on == "zlib1g";
+            // Only what is linked: no scripts' interpreters, no configuration tools, no other programs. What Python is
+            // made of bears its version.
+            let library = (on.starts_with("lib") && !on.contains("mod-") && !on.contains("perl"))
+                || on.starts_with("python3.")
+                || on == "zlib1g";
             if library && !names.iter().any(|name| name == on) {
                 names.push(on.to_owned());
             }
         }
     }
+    let policy = output(command("apt-cache").arg("policy").args(&names))?;
+    let mut versions = HashMap::new();
+    let mut package = "";
+    for line in policy.lines() {
+        match line.strip_suffix(':').filter(|_| !line.starts_with(' ')) {
+            Some(name) => package = name,
+            None => {
+                if let Some(version) = line.trim().strip_prefix("Candidate: ") {
+                    versions.insert(package, version);
+                }
+            }
+        }
+    }
     names
-        .into_iter()
+        .iter()
         .map(|name| {
-            let policy = output(command("apt-cache").args(["policy", &name]))?;
-            let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+            let version = versions.get(name.as_str());
             let version = version.with_context(|| format!("package {name} is not to be had; apt-get update?"))?;
             Ok(format!("{name}={version}"))
         })
