@@ -170,6 +170,32 @@ fn ports_and_addresses(cluster: &Cluster) {
         let page = cluster.kubectl(&["exec", "client", "--", "python3", "-c", &fetch]).ok();
         assert!(page.starts_with("web 1 on web-"), "{url}: {page}");
     }
+    // By way of the API server, which knows ports by their numbers and by their names.
+    let proxied = |name: &str| {
+        cluster.kubectl(&[
+            "get",
+            "--raw",
+            &format!("/api/v1/namespaces/default/services/{name}/proxy/"),
+        ])
+    };
+    for name in [
+        "several:80",
+        "several:8080",
+        "several:alt",
+        "http:several:http",
+        "outer",
+    ] {
+        let page = proxied(name).ok();
+        assert!(page.starts_with("web 1 on web-"), "{name}: {page}");
+    }
+    for (name, message) in [
+        ("several:81", "no service port 81 found for service \"several\""),
+        ("several:other", "no endpoints available for service \"several:other\""),
+        ("nobody:80", "services \"nobody\" not found"),
+    ] {
+        let refused = proxied(name).fails();
+        assert!(refused.contains(message), "{refused}");
+    }
     cluster
         .outside()
         .ip(&["route", "add", "203.0.113.9/32", "via", NODE_IP]);
@@ -399,7 +425,7 @@ for event in watch.Watch().stream(apps.list_namespaced_deployment, "shop", timeo
     if event["object"].status.ready_replicas == 1:
         break
 apps.patch_namespaced_deployment_scale("made", "shop", {"spec": {"replicas": 0}})
-print("scaled to", apps.read_namespaced_deployment_scale("made", "shop").spec.replicas)
+print("scaled to", apps.read_namespaced_deployment_scale("made", "shop").spec.replicas or 0)
 said = stream(core.connect_get_namespaced_pod_exec, sys.argv[1], "shop", command=["echo", "hello"], stdout=True, stderr=True)
 print("exec said", said.strip())
 apps.delete_namespaced_deployment("made", "shop")

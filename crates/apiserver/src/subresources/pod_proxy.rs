@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use api::{FieldError, Path, Status, status};
 use http::Response;
-use k8s_openapi::api::core::v1::{Container, Endpoints, Pod};
+use k8s_openapi::api::core::v1::{Container, Endpoints, Pod, Service};
+use rand::seq::IndexedRandom as _;
 
 use crate::{
     Body,
@@ -302,34 +303,54 @@ pub(super) async fn proxy(call: &Call<'_>, body: Body) -> Outcome {
 
 /// Passes a request on to one of a Service's endpoints.
 pub(super) async fn service_proxy(call: &Call<'_>, body: Body) -> Outcome {
-    let (scheme, name, port) = split_name(call.name()?)?;
-    let unavailable = || status::service_unavailable(&format!("no endpoints available for service {name:?}"));
+    let text = call.name()?;
+    let (scheme, name, port) = split_name(text)?;
+    let mut port = port.unwrap_or_default().to_owned();
+    if let Ok(number) = port.parse::<i64>() {
+        let found = lookup(&*call.server.store, call.resource, call.namespace, name).await?;
+        let service = found
+            .as_ref()
+            .and_then(|found| found.as_any().downcast_ref::<Service>());
+        let service = service.ok_or_else(|| status::not_found("", "services", name))?;
+        port = port_name(service, number).ok_or_else(|| {
+            status::service_unavailable(&format!("no service port {number} found for service {name:?}"))
+        })?;
+    }
     let endpoints = call
         .server
         .catalogue
         .find("", "v1", "endpoints")
-        .ok_or_else(unavailable)?;
+        .ok_or_else(status::no_such_resource)?;
     let found = lookup(&*call.server.store, endpoints, call.namespace, name).await?;
     let endpoints = found
         .as_ref()
-        .and_then(|found| found.as_any().downcast_ref::<Endpoints>())
-        .ok_or_else(unavailable)?;
-    let address = endpoint(endpoints, port.unwrap_or_default()).ok_or_else(unavailable)?;
+        .and_then(|found| found.as_any().downcast_ref::<Endpoints>());
+    let endpoints = endpoints.ok_or_else(|| status::not_found("", "endpoints", name))?;
+    let all = addresses(endpoints, &port);
+    let address = all.choose(&mut rand::rng()).copied();
+    let address =
+        address.ok_or_else(|| status::service_unavailable(&format!("no endpoints available for service {text:?}")))?;
     pass(call, body, scheme, address).await
 }
 
-/// The first ready endpoint of a port, which is named, numbered or the only one.
-fn endpoint(endpoints: &Endpoints, wanted: &str) -> Option<SocketAddr> {
-    endpoints.subsets.iter().flatten().find_map(|subset| {
-        let port = subset.ports.iter().flatten().find(|port| {
-            wanted.is_empty() || port.name.as_deref() == Some(wanted) || port.port.to_string() == wanted
-        })?;
-        let address = subset.addresses.iter().flatten().next()?;
-        Some(SocketAddr::new(
-            address.ip.parse().ok()?,
-            u16::try_from(port.port).ok()?,
-        ))
-    })
+/// The name of a Service's port, by which its endpoints know it; empty when it has none.
+fn port_name(service: &Service, number: i64) -> Option<String> {
+    let mut ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let port = ports.find(|port| i64::from(port.port) == number)?;
+    Some(port.name.clone().unwrap_or_default())
+}
+
+/// The ready endpoints of the port of that name, or of the first one when no name is given.
+fn addresses(endpoints: &Endpoints, wanted: &str) -> Vec<SocketAddr> {
+    let subsets = endpoints.subsets.iter().flatten();
+    let found = subsets.flat_map(|subset| {
+        let mut ports = subset.ports.iter().flatten();
+        let port = ports.find(|port| wanted.is_empty() || port.name.as_deref() == Some(wanted));
+        let number = port.and_then(|port| u16::try_from(port.port).ok());
+        let ready = subset.addresses.iter().flatten();
+        ready.filter_map(move |address| Some(SocketAddr::new(address.ip.parse().ok()?, number?)))
+    });
+    found.collect()
 }
 
 async fn pass(call: &Call<'_>, body: Body, scheme: &str, address: SocketAddr) -> Outcome {
@@ -349,6 +370,8 @@ async fn pass(call: &Call<'_>, body: Body, scheme: &str, address: SocketAddr) ->
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // A test fails by panicking.
+    use serde_json::json;
+
     use super::*;
 
     fn pod(containers: &[&str], init: &[&str]) -> Pod {
@@ -433,6 +456,27 @@ mod tests {
             r#"PodLogOptions "web" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"#
         );
         assert!(log_query(&Query::parse("sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z"), "web").is_err());
+    }
+
+    #[test]
+    fn a_services_port_leads_to_that_of_its_endpoints() {
+        let service: Service = serde_json::from_value(json!({"spec": {"ports": [
+            {"name": "http", "port": 80, "targetPort": 8090}, {"name": "alt", "port": 8090, "targetPort": 9000}]}}))
+        .unwrap();
+        let endpoints: Endpoints = serde_json::from_value(json!({"subsets": [{
+            "addresses": [{"ip": "10.244.0.1"}, {"ip": "10.244.0.2"}], "notReadyAddresses": [{"ip": "10.244.0.3"}],
+            "ports": [{"name": "http", "port": 8090}, {"name": "alt", "port": 9000}]}]}))
+        .unwrap();
+        for (number, name, port) in [(80, Some("http"), 8090), (8090, Some("alt"), 9000), (9000, None, 0)] {
+            let found = port_name(&service, number);
+            assert_eq!(found.as_deref(), name);
+            if let Some(found) = found {
+                let expected = ["10.244.0.1", "10.244.0.2"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+                assert_eq!(addresses(&endpoints, &found), expected);
+            }
+        }
+        assert_eq!(addresses(&endpoints, "")[0].port(), 8090);
+        assert!(addresses(&endpoints, "other").is_empty());
     }
 
     #[test]
