@@ -1,6 +1,6 @@
 //! The task of one probe.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use client::EventType::Warning;
@@ -8,6 +8,7 @@ use client::Events;
 use cri::RuntimeService;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Probe};
+use tokio::time::{Instant, Interval};
 
 use super::Kind;
 use super::count::Count;
@@ -46,6 +47,24 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 /// So often what cannot be asked is asked again at once.
 const TRIES: usize = 3;
 
+/// What is asked at the same moment wakes the machine once: of what a probe costs, most is waking it. So all probes of a node keep to one
+/// grid, which is fine beside their periods of whole seconds.
+const GRID: Duration = Duration::from_millis(100);
+
+/// A beat on the grid, from the first of its moments that is not before `at`.
+fn together(at: Instant, period: Duration) -> Interval {
+    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let mut beat = tokio::time::interval_at(on_grid(*BEGIN, at), period);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    beat
+}
+
+fn on_grid(begin: Instant, at: Instant) -> Instant {
+    let steps = at.duration_since(begin).as_nanos().div_ceil(GRID.as_nanos());
+    // Steps of 100 ms that a u32 counts are 13 years.
+    begin + GRID * u32::try_from(steps).unwrap_or(u32::MAX)
+}
+
 /// Probes until it is dropped, or until there is nothing more to find out.
 pub async fn run(
     surroundings: Arc<Surroundings>,
@@ -68,12 +87,16 @@ pub async fn run(
             .unsigned_abs(),
     )
     .await;
-    let mut beat = tokio::time::interval(seconds(probe.period_seconds, 10));
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let period = seconds(probe.period_seconds, 10);
+    // The first is due now.
+    let mut beat = None::<Interval>;
     let mut count = Count::new(probe.success_threshold, probe.failure_threshold);
     let mut told = None;
     loop {
-        beat.tick().await;
+        match &mut beat {
+            Some(beat) => drop(beat.tick().await),
+            None => beat = Some(together(Instant::now() + period, period)),
+        }
         let target = Target {
             id: &instance.id,
             container: &container,
@@ -119,6 +142,27 @@ fn judge(outcome: Outcome, kind: Kind) -> (Option<bool>, Option<(&'static str, S
         Outcome::Error { state, error } => {
             let message = format!("{word} probe errored and resulted in {state} state: {error}");
             (None, Some(("Unhealthy", message)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_moved_to_the_grid_and_never_earlier() {
+        let begin = Instant::now();
+        for (at, moved) in [
+            (0, 0),
+            (1, 100),
+            (100, 100),
+            (101, 200),
+            (1_000, 1_000),
+            (10_099, 10_100),
+        ] {
+            let [at, moved] = [at, moved].map(|ms| begin + Duration::from_millis(ms));
+            assert_eq!(on_grid(begin, at), moved);
         }
     }
 }
