@@ -74,6 +74,8 @@ pub struct Memory {
     pub probes: Results,
     /// Images pulled for the next start of a container, by its name.
     pub pulled: HashMap<String, String>,
+    /// Images that the pod may have as they are on the node, by id and the name that it knows them by.
+    pub its_images: HashSet<(String, String)>,
     /// When the last instance of a container ended that was taken away to start it anew, by name.
     pub reset: HashMap<String, Timestamp>,
     /// Instances that are to end, by id.

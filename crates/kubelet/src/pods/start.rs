@@ -152,8 +152,9 @@ impl Worker {
                 return None;
             }
         };
-        if self.memory.pulled.contains_key(key) && found.is_some() {
-            return found;
+        if let Some(found) = found.as_ref().filter(|_| self.memory.pulled.contains_key(key)) {
+            self.memory.its_images.insert((found.id.clone(), reference));
+            return Some(found.clone());
         }
         // To a pod that could not pull it, an image is not there.
         let found = match found {
@@ -211,19 +212,21 @@ impl Worker {
         });
     }
 
-    /// Whether the pod may have an image that is on the node.
-    async fn may_have(&self, found: &Image, reference: &str) -> bool {
-        let who = self.context.images.who(found, reference);
-        if who.includes(&[]) {
+    /// Whether the pod may have an image that is on the node. What it had it may have again, though nobody can be asked for its Secrets now.
+    async fn may_have(&mut self, found: &Image, reference: &str) -> bool {
+        let its = (found.id.clone(), reference.to_owned());
+        if self.memory.its_images.contains(&its) {
             return true;
         }
-        let own: Vec<_> = self
-            .logins(reference)
-            .await
-            .into_iter()
-            .map(|login| login.holder)
-            .collect();
-        who.includes(&own)
+        let who = self.context.images.who(found, reference);
+        let may = who.includes(&[]) || {
+            let own = self.logins(reference).await.into_iter().map(|login| login.holder);
+            who.includes(&own.collect::<Vec<_>>())
+        };
+        if may {
+            self.memory.its_images.insert(its);
+        }
+        may
     }
 
     /// The logins that the pod's secrets have for an image.
