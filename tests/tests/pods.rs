@@ -199,6 +199,10 @@ fn pods_end_when_they_must() {
         &format!("  activeDeadlineSeconds: 2\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {sleeps}}}\n"),
     ));
     cluster.create(&pod(
+        "stuck",
+        "  activeDeadlineSeconds: 2\n  containers:\n  - {name: c, image: 'localhost:1/none:1'}\n",
+    ));
+    cluster.create(&pod(
         "large",
         "  terminationGracePeriodSeconds: 1\n  containers:\n  - {name: c, image: 'localhost/busybox:1', command: [sh, -c, 'head -c 3000000 /dev/zero > /cache/f; sleep 1000'], volumeMounts: [{name: cache, mountPath: /cache}]}\n  volumes: [{name: cache, emptyDir: {sizeLimit: 1Mi}}]\n",
     ));
@@ -212,6 +216,11 @@ fn pods_end_when_they_must() {
         cluster.field("late", "{.status.message}"),
         "Pod was active on the node longer than the specified deadline"
     );
+
+    // What never ran is over too.
+    cluster.until("stuck", "{.status.phase} {.status.reason}", "Failed DeadlineExceeded");
+    let row = cluster.kubectl(&["get", "pod", "stuck", "--no-headers"]).ok();
+    assert_eq!(row.split_whitespace().nth(2), Some("ContainerStatusUnknown"), "{row}");
 
     cluster.wait_ready("stubborn");
     cluster.kubectl(&["delete", "pod", "stubborn", "--wait=false"]).ok();

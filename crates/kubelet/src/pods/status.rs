@@ -54,7 +54,16 @@ pub fn status(pod: &Pod, observed: &Observed, memory: &Memory, plan: &Plan, fact
     let share = LONGEST_WORDS / (inits.len() + apps.len() + ephemeral.len()).max(1);
     let all = inits.iter_mut().chain(&mut apps).chain(&mut ephemeral);
     all.for_each(|status| shorten(status, share));
-    let phase = sight.phase(&inits, &apps);
+    let mut phase = sight.phase(&inits, &apps);
+    if plan.ended && !observed.any_running() && !api::pod::is_static(pod) {
+        // What is deleted before it ran has failed too.
+        if pod.deletion().is_some() && !matches!(phase, "Succeeded" | "Failed") {
+            phase = "Failed";
+        }
+        if matches!(phase, "Succeeded" | "Failed") {
+            settle(&mut inits, &mut apps);
+        }
+    }
     apps.sort_by(|a, b| a.name.cmp(&b.name));
     let mut status = PodStatus {
         phase: Some(phase.into()),
@@ -350,6 +359,28 @@ fn left_behind(known: &ContainerStatus, present: Option<&Instance>) -> Option<Co
 
 fn container_id(instance: &Instance) -> String {
     format!("podium://{}", instance.id)
+}
+
+/// When the pod is over, so are its containers. One whose end nobody saw has failed, so that it is taken neither for one that went well nor
+/// for one that is still to come. Init containers that were not tried, and what would have followed them, stay as they are.
+fn settle(inits: &mut [ContainerStatus], apps: &mut [ContainerStatus]) {
+    let ends = |status: &ContainerStatus| {
+        let states = [&status.state, &status.last_state]
+            .map(|state| state.as_ref()?.terminated.as_ref().map(|ended| ended.exit_code));
+        states.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let waits = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.waiting.is_some());
+    let tried = |status: &ContainerStatus| !waits(status) || !ends(status).is_empty();
+    let initialized = inits.last().is_none_or(|last| ends(last).contains(&0)) || apps.iter().any(tried);
+    let count = inits.iter().rposition(tried).map_or(1, |last| last + 1);
+    let apps = apps.iter_mut().filter(|_| initialized);
+    for status in inits.iter_mut().take(count).chain(apps) {
+        if status.state.as_ref().is_none_or(|state| state.terminated.is_none()) {
+            let message = "The container could not be located when the pod was terminated";
+            status.state = Some(lost("ContainerStatusUnknown", message));
+            (status.ready, status.started) = (false, Some(false));
+        }
+    }
 }
 
 /// The end of a container that nobody saw.

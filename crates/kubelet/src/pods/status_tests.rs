@@ -521,6 +521,57 @@ fn a_verdict_is_said_when_the_last_container_has_ended() {
 }
 
 #[test]
+fn containers_of_a_pod_that_is_over_are_over_too() {
+    let mut deleted = Memory::default();
+    let late = Memory {
+        verdict: Some(Verdict {
+            reason: "DeadlineExceeded".into(),
+            message: "late".into(),
+            grace: None,
+        }),
+        ..Memory::default()
+    };
+    deleted.waiting.insert("a".into(), Waiting::new("ErrImagePull", "no"));
+    for (names, instances, expected) in [
+        ("a b", "", "a=ContainerStatusUnknown b=ContainerStatusUnknown"),
+        ("a b", "a:0@s0=0", "a=Completed b=ContainerStatusUnknown"),
+        // What was not tried has nothing to show.
+        (
+            "init1 init2 a",
+            "",
+            "init1=ContainerStatusUnknown init2=PodInitializing a=PodInitializing",
+        ),
+        (
+            "init1 init2 a",
+            "init1:0@s0=1",
+            "init1=Error init2=PodInitializing a=PodInitializing",
+        ),
+        (
+            "init1 init2 a",
+            "init2:0@s0=0 init1:0@s0=0",
+            "init1=Completed+ init2=Completed+ a=ContainerStatusUnknown",
+        ),
+    ] {
+        let over = told(&pod("Always", names), &observed("s0", instances), &late);
+        assert_eq!(containers(&over), expected, "{names} {instances}");
+        assert_eq!(over.phase.as_deref(), Some("Failed"));
+    }
+    // It was deleted while it waited for its image.
+    let mut pod = pod("Always", "a");
+    let waits = told(&pod, &observed("s0", ""), &deleted);
+    assert_eq!(
+        (containers(&waits).as_str(), waits.phase.as_deref()),
+        ("a=ErrImagePull", Some("Pending"))
+    );
+    pod.metadata.deletion_timestamp = Some(Time(at(NOW)));
+    let over = told(&pod, &observed("s0", ""), &deleted);
+    assert_eq!(
+        (containers(&over).as_str(), over.phase.as_deref()),
+        ("a=ContainerStatusUnknown", Some("Failed"))
+    );
+}
+
+#[test]
 fn a_deleted_pod_that_has_ended_is_over_whatever_its_policy() {
     for (code, phase) in [(0, "Succeeded"), (137, "Failed")] {
         let mut pod = pod("Always", "a");
