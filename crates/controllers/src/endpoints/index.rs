@@ -1,6 +1,6 @@
 //! Services, pods and slices by namespace and Service, so that a change costs what it concerns and not all there is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use client::Change;
@@ -15,13 +15,60 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 /// What is known.
 #[derive(Default)]
 pub struct Index {
-    /// By namespace and name.
-    services: HashMap<String, HashMap<String, Arc<Service>>>,
+    /// By namespace.
+    services: HashMap<String, Services>,
     pods: HashMap<String, BTreeMap<String, Arc<Pod>>>,
     /// By Service and name.
     slices: HashMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
     /// By node.
     zones: HashMap<String, String>,
+}
+
+/// The Services of a namespace.
+#[derive(Default)]
+struct Services {
+    by_name: HashMap<String, Arc<Service>>,
+    /// The names of those whose selector begins with this `key=value`: a pod is asked about by few of many Services.
+    by_label: HashMap<String, HashSet<String>>,
+}
+
+impl Services {
+    fn put(&mut self, name: &str, service: Arc<Service>) {
+        self.take(name);
+        if let Some(label) = first_label(&service) {
+            self.by_label.entry(label).or_default().insert(name.to_owned());
+        }
+        self.by_name.insert(name.to_owned(), service);
+    }
+
+    fn take(&mut self, name: &str) {
+        let service = self.by_name.remove(name);
+        if let Some(label) = service.and_then(|service| first_label(&service)) {
+            remove(&mut self.by_label, &label, |names| {
+                names.remove(name);
+                names.is_empty()
+            });
+        }
+    }
+
+    /// The names of those that select a pod.
+    fn selecting<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = &'a String> {
+        let labels = pod.metadata.labels.iter().flatten();
+        let asking = labels.filter_map(|(key, value)| self.by_label.get(&label(key, value)));
+        asking.flatten().filter(|name| {
+            let service = self.by_name.get(*name);
+            service.is_some_and(|service| pods::selects(service, pod))
+        })
+    }
+}
+
+fn first_label(service: &Service) -> Option<String> {
+    let (key, value) = service.spec.as_ref()?.selector.as_ref()?.first_key_value()?;
+    Some(label(key, value))
+}
+
+fn label(key: &str, value: &str) -> String {
+    format!("{key}={value}")
 }
 
 /// What concerns one Service.
@@ -41,11 +88,11 @@ impl Index {
         match change {
             Change::Applied { object, .. } => {
                 let services = self.services.entry(namespace.to_owned()).or_default();
-                services.insert(name.to_owned(), object.clone());
+                services.put(name, object.clone());
             }
             Change::Deleted(_) => remove(&mut self.services, namespace, |services| {
-                services.remove(name);
-                services.is_empty()
+                services.take(name);
+                services.by_name.is_empty()
             }),
         }
     }
@@ -72,11 +119,16 @@ impl Index {
                 before
             }
         };
-        let services = self.services.get(&namespace).into_iter().flatten();
-        let concerned = services.filter(|(_, service)| {
-            pods::selects(service, change.object()) || before.as_ref().is_some_and(|pod| pods::selects(service, pod))
-        });
-        concerned.map(|(name, _)| format!("{namespace}/{name}")).collect()
+        let Some(services) = self.services.get(&namespace) else {
+            return Vec::new();
+        };
+        let now = services.selecting(change.object());
+        let then = before.iter().flat_map(|pod| services.selecting(pod));
+        let concerned: BTreeSet<&String> = now.chain(then).collect();
+        concerned
+            .into_iter()
+            .map(|name| format!("{namespace}/{name}"))
+            .collect()
     }
 
     /// Takes in a change of a slice, and says which Service it concerns.
@@ -147,14 +199,17 @@ impl Index {
 
     /// Every Service.
     pub fn services(&self) -> Vec<Key> {
-        let all = self.services.values().flat_map(|services| services.values());
+        let all = self.services.values().flat_map(|services| services.by_name.values());
         all.map(|service| key_of(&service.metadata)).collect()
     }
 
     /// Decides on a Service by what is known of it.
     pub fn observe<T>(&self, key: &str, decide: impl FnOnce(Observed<'_>) -> T) -> T {
         let (namespace, name) = split(key);
-        let service = self.services.get(namespace).and_then(|services| services.get(name));
+        let service = self
+            .services
+            .get(namespace)
+            .and_then(|services| services.by_name.get(name));
         let pods = self.pods.get(namespace).into_iter().flat_map(|pods| pods.values());
         decide(Observed {
             service: service.map(|service| &**service),
@@ -192,5 +247,69 @@ fn revision(meta: &ObjectMeta) -> u64 {
 fn remove<V>(map: &mut HashMap<String, V>, key: &str, change: impl FnOnce(&mut V) -> bool) {
     if map.get_mut(key).is_some_and(change) {
         map.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(name: &str, selector: Value) -> (String, Change<Service>) {
+        let object = json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"selector": selector}});
+        let object: Arc<Service> = Arc::new(serde_json::from_value(object).unwrap());
+        (format!("n/{name}"), Change::Applied { object, previous: None })
+    }
+
+    fn pod(namespace: &str, labels: Value) -> Change<Pod> {
+        let object = json!({"metadata": {"name": "p", "namespace": namespace, "labels": labels}});
+        let object: Arc<Pod> = Arc::new(serde_json::from_value(object).unwrap());
+        Change::Applied { object, previous: None }
+    }
+
+    #[test]
+    fn a_pod_concerns_the_services_that_select_it_and_those_that_did() {
+        let mut index = Index::default();
+        for (name, selector) in [
+            ("a", json!({"app": "a"})),
+            ("a-1", json!({"app": "a", "version": "1"})),
+            ("b", json!({"app": "b"})),
+            ("none", Value::Null),
+            ("empty", json!({})),
+        ] {
+            let (key, change) = service(name, selector);
+            index.service(&key, &change);
+        }
+        assert_eq!(
+            index.pod(&pod("n", json!({"app": "a", "version": "1"}))),
+            ["n/a", "n/a-1"]
+        );
+        assert_eq!(
+            index.pod(&pod("n", json!({"app": "a", "version": "1"}))).len(),
+            0,
+            "nothing changed"
+        );
+        assert_eq!(
+            index.pod(&pod("n", json!({"app": "a", "version": "2"}))),
+            ["n/a", "n/a-1"]
+        );
+        assert_eq!(
+            index.pod(&pod("n", json!({"app": "b", "version": "2"}))),
+            ["n/a", "n/b"]
+        );
+        assert_eq!(index.pod(&pod("other", json!({"app": "b"}))).len(), 0);
+
+        let (key, change) = service("b", json!({"version": "2"}));
+        index.service(&key, &change);
+        let (key, Change::Applied { object, .. }) = service("a", Value::Null) else {
+            unreachable!()
+        };
+        index.service(&key, &Change::Deleted(object));
+        assert_eq!(index.pod(&pod("n", json!({"app": "a", "version": "2"}))), ["n/b"]);
+        assert_eq!(index.pod(&pod("n", json!({"app": "b"}))), ["n/b"]);
+        assert_eq!(index.pod(&pod("n", json!({"app": "c"}))).len(), 0);
+        assert_eq!(index.services().len(), 4);
     }
 }
