@@ -287,4 +287,39 @@ fn a_rollout_under_load_loses_no_request() {
         BTreeSet::from(["web 1", "web 2"]),
         "the load went on through the rollout"
     );
+
+    // The first comes back, and nothing is left when the namespace goes.
+    assert_eq!(
+        k(&cluster, &["rollout", "undo", "deployment/web"]),
+        "deployment.apps/web rolled back\n"
+    );
+    rolled_out(&cluster);
+    let ask = || {
+        run(
+            cluster.outside().command("curl").args(["-sS", "-m", "5", NODE_PORT]),
+            "",
+        )
+        .stdout
+    };
+    eventually("only the first's pods are asked", || {
+        (0..20).all(|_| ask().starts_with("web 1 on ")).then_some(())
+    });
+    cluster.kubectl(&["delete", "namespace", "demo", "--timeout=90s"]).ok();
+    let kinds =
+        "deployments,replicasets,pods,services,endpoints,endpointslices,configmaps,secrets,serviceaccounts,events";
+    let left = cluster.kubectl(&["get", kinds, "-n", "demo", "-o", "name"]).ok();
+    assert!(left.is_empty(), "{left}");
+    eventually("no container is left", || {
+        (cluster.podium(&["ps"]).ok().lines().count() == 1).then_some(())
+    });
+    eventually("no rule is left", || {
+        let rules = run(
+            cluster
+                .netns
+                .command("nft")
+                .args(["list", "table", "ip", "podium-services"]),
+            "",
+        );
+        (!rules.ok().contains("30090")).then_some(())
+    });
 }
