@@ -116,10 +116,11 @@ impl Cluster {
             .arg("--pod-logs-dir")
             .arg(self.pod_logs_dir())
             .args(&self.options.flags);
-        command.env("NO_COLOR", "1").env(
-            "RUST_LOG",
-            std::env::var("PODIUM_TEST_LOG").unwrap_or_else(|_| self.options.log.unwrap_or("info").into()),
-        );
+        command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        let log = std::env::var("PODIUM_TEST_LOG").ok();
+        if let Some(log) = log.or_else(|| self.options.log.map(str::to_owned)) {
+            command.env("RUST_LOG", log);
+        }
         command
     }
 

@@ -151,6 +151,8 @@ fn every_kind_of_service_leads_to_its_pods() {
     names(&cluster);
     packets_without_connections(&cluster);
     clients_stay_with_their_pods(&mut cluster);
+    let log = cluster.log();
+    assert!(!log.contains("hickory_server"), "questions are not logged: {log}");
 }
 
 fn service(cluster: &Cluster, name: &str, jsonpath: &str) -> String {

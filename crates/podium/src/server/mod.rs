@@ -27,10 +27,13 @@ use crate::flags::Settings;
 /// The administrator's kubeconfig, in the data directory; `podium kubectl` looks there by itself.
 const KUBECONFIG: &str = "pki/admin.conf";
 
+/// What is logged where RUST_LOG says nothing else. The DNS library would write two lines for each question.
+const LOGGED: &str = "info,hickory_server=warn";
+
 /// Runs the cluster until SIGTERM or SIGINT. Pods go on without it.
 pub fn run(settings: Settings) -> Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED)))
         .with_writer(std::io::stderr)
         .init();
     if settings.agent {
