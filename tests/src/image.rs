@@ -1,4 +1,4 @@
-//! Images that differ from the composed ones in their configuration only.
+//! Images that differ from the composed ones: in their configuration, or by a layer on top.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,20 +15,50 @@ use crate::image;
 /// When the archive cannot be read or written.
 pub fn variant(dir: &Path, name: &str, reference: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
     let path = dir.join(format!("{}.tar", reference.replace(['/', ':'], "-")));
-    write(&path, name, reference, change).unwrap_or_else(|error| panic!("image {reference} of {name}: {error}"));
+    write(&path, name, reference, None, change).unwrap_or_else(|error| panic!("image {reference} of {name}: {error}"));
     path
 }
 
-fn write(path: &Path, name: &str, reference: &str, change: impl FnOnce(&mut Value)) -> io::Result<()> {
+/// Writes an archive into `dir`: a composed image under another reference, with one more layer, which is a tar file.
+///
+/// # Panics
+/// When the archive cannot be read or written.
+pub fn layered(dir: &Path, name: &str, reference: &str, layer: Vec<u8>) -> PathBuf {
+    let path = dir.join(format!("{}.tar", reference.replace(['/', ':'], "-")));
+    write(&path, name, reference, Some(layer), |_| {})
+        .unwrap_or_else(|error| panic!("image {reference} of {name}: {error}"));
+    path
+}
+
+/// Writes an archive at `path`.
+fn write(
+    path: &Path,
+    name: &str,
+    reference: &str,
+    more: Option<Vec<u8>>,
+    change: impl FnOnce(&mut Value),
+) -> io::Result<()> {
     let blobs = read(&image(name))?;
     let index: Value = serde_json::from_slice(find(&blobs, "index.json")?)?;
     let mut manifest: Value = serde_json::from_slice(blob(&blobs, &index["manifests"][0])?)?;
     let mut config: Value = serde_json::from_slice(blob(&blobs, &manifest["config"])?)?;
     change(&mut config["config"]);
+    if let Some(layer) = &more {
+        let like = json!({"mediaType": "application/vnd.oci.image.layer.v1.tar"});
+        let layer = descriptor(&like, layer);
+        if let Some(ids) = config["rootfs"]["diff_ids"].as_array_mut() {
+            ids.push(layer["digest"].clone());
+        }
+        if let Some(layers) = manifest["layers"].as_array_mut() {
+            layers.push(layer);
+        }
+    }
     let config = serde_json::to_vec(&config)?;
     manifest["config"] = descriptor(&manifest["config"], &config);
     let layers = manifest["layers"].as_array().into_iter().flatten();
+    // The one on top is in no archive yet.
     let layers = layers
+        .take(manifest["layers"].as_array().map_or(0, Vec::len) - usize::from(more.is_some()))
         .map(|layer| blob(&blobs, layer))
         .collect::<io::Result<Vec<_>>>()?;
     let manifest = serde_json::to_vec(&manifest)?;
@@ -46,7 +76,7 @@ fn write(path: &Path, name: &str, reference: &str, change: impl FnOnce(&mut Valu
     };
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     add("index.json", &index)?;
-    for bytes in [&manifest, &config].into_iter().chain(layers) {
+    for bytes in [&manifest, &config].into_iter().chain(layers).chain(&more) {
         add(&format!("blobs/sha256/{}", hex::encode(Sha256::digest(bytes))), bytes)?;
     }
     archive.into_inner()?.sync_all()

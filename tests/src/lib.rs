@@ -7,6 +7,7 @@
 pub mod ceph;
 mod cluster;
 mod command;
+mod containerd;
 mod image;
 mod netns;
 mod registry;
@@ -14,7 +15,8 @@ mod terminal;
 
 pub use cluster::{Cluster, NODE_IP, Options};
 pub use command::{Output, eventually, run};
-pub use image::variant;
+pub use containerd::Containerd;
+pub use image::{layered, variant};
 pub use netns::Netns;
 pub use registry::Registry;
 pub use terminal::Terminal;

@@ -1,8 +1,10 @@
 //! What a bad program can and cannot do to its node and to other pods.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 
-use tests::{Cluster, Options, eventually, run};
+use tests::{Cluster, Options, eventually, image, layered, run};
 
 /// A pod from the flow YAML of its spec.
 fn pod(name: &str, spec: &str) -> String {
@@ -105,4 +107,168 @@ fn a_bad_program_harms_nobody_else() {
     });
     // Every minute all workers look, lest the runtime has not told them something.
     assert!(looks("idle") < idle + CHANGES / 2, "{} looks", looks("idle") - idle);
+}
+
+/// A tar file of entries that no archiver would write: the names are taken as they are.
+struct Hostile(tar::Builder<Vec<u8>>);
+
+impl Hostile {
+    fn new() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+
+    fn entry(mut self, kind: tar::EntryType, name: &str, link: &str, device: (u32, u32), content: &[u8]) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o666);
+        let old = header.as_old_mut();
+        old.name[..name.len()].copy_from_slice(name.as_bytes());
+        old.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        if kind.is_block_special() || kind.is_character_special() {
+            header.set_device_major(device.0).expect("a device's number");
+            header.set_device_minor(device.1).expect("a device's number");
+        }
+        header.set_cksum();
+        self.0.append(&header, content).expect("an entry in memory");
+        self
+    }
+
+    fn file(self, name: &str, content: &str) -> Self {
+        self.entry(tar::EntryType::Regular, name, "", (0, 0), content.as_bytes())
+    }
+
+    fn finish(self) -> Vec<u8> {
+        self.0.into_inner().expect("an archive in memory")
+    }
+}
+
+#[test]
+fn images_lead_to_nothing_of_the_node() {
+    use tar::EntryType::{Block, Char, Link, Symlink};
+    let mut cluster = Cluster::prepare(Options {
+        images: &["busybox"],
+        ..Options::default()
+    });
+    let scratch = tempfile::tempdir().expect("a directory");
+    let outside = scratch.path().join("outside");
+    let out = outside.display().to_string();
+    std::fs::create_dir(&outside).expect("a directory");
+    let disk = std::fs::metadata("/").expect("the root").dev();
+    let disk = (nix::sys::stat::major(disk), nix::sys::stat::minor(disk));
+    let disk = disk
+        .0
+        .try_into()
+        .ok()
+        .zip(disk.1.try_into().ok())
+        .expect("a device's number");
+    let layer = Hostile::new()
+        .entry(Block, "disk", "", disk, b"")
+        .entry(Char, "memory", "", (1, 1), b"")
+        .entry(Symlink, "up", "../../../../../../../../../../..", (0, 0), b"")
+        .file(&format!("up{out}/by-link"), "hostile")
+        .entry(Symlink, "absolute", &out, (0, 0), b"")
+        .file("absolute/by-absolute-link", "hostile")
+        .finish();
+    layered(
+        &cluster.data_dir().join("images"),
+        "busybox",
+        "localhost/hostile:1",
+        layer,
+    );
+    cluster.start_server();
+
+    // Devices of an image are none, for root as well; links in it end at its own root.
+    let manifest = pod("hostile", &format!("containers: [{}]", script("c", "exec sleep 1000")));
+    cluster.create(&manifest.replace("localhost/busybox:1", "localhost/hostile:1"));
+    cluster.wait_ready("hostile");
+    for device in ["/disk", "/memory"] {
+        let said = cluster
+            .kubectl(&[
+                "exec",
+                "hostile",
+                "--",
+                "dd",
+                &format!("if={device}"),
+                "of=/dev/null",
+                "bs=1",
+                "count=1",
+            ])
+            .fails();
+        assert!(
+            ["Operation not permitted", "Permission denied"]
+                .iter()
+                .any(|words| said.contains(words)),
+            "{device}: {said}"
+        );
+    }
+    let made = "mknod /own b 8 0 && dd if=/own of=/dev/null bs=1 count=1";
+    let said = cluster.kubectl(&["exec", "hostile", "--", "sh", "-c", made]).fails();
+    assert!(
+        said.contains("Operation not permitted") || said.contains("Permission denied"),
+        "{said}"
+    );
+    assert_eq!(
+        cluster.exec("hostile", &format!("cat {out}/by-link {out}/by-absolute-link")),
+        "hostilehostile"
+    );
+    assert_eq!(std::fs::read_dir(&outside).expect("the directory").count(), 0);
+
+    // Archives that name what is outside of them are refused, with one line that says which and why.
+    std::fs::write(outside.join("secret"), "the node's").expect("a file");
+    let layers = [
+        (
+            "climbs",
+            Hostile::new().file("../../../../../../climbed", "hostile"),
+            "leads out of the layer",
+        ),
+        (
+            "hides",
+            Hostile::new().file("a/../../../climbed", "hostile"),
+            "leads out of the layer",
+        ),
+        (
+            "links",
+            Hostile::new().entry(Link, "passwd", &format!("{out}/secret"), (0, 0), b""),
+            "a hard link to a file that the layer does not have",
+        ),
+        (
+            "deletes",
+            Hostile::new().file("a/.wh...", ""),
+            "a whiteout without a name",
+        ),
+    ];
+    for (name, layer, words) in layers {
+        let archive = layered(
+            scratch.path(),
+            "busybox",
+            &format!("localhost/{name}:1"),
+            layer.finish(),
+        );
+        let said = cluster.podium(&["image", "import", &archive.to_string_lossy()]).fails();
+        assert!(
+            said.contains(words) && said.contains(name) && said.trim().lines().count() == 1,
+            "{said}"
+        );
+        assert!(!cluster.podium(&["image", "ls"]).ok().contains(name));
+    }
+    let whole = std::fs::read(image("busybox")).expect("an archive");
+    let climbing = Hostile::new()
+        .file("../../climbed", "hostile")
+        .file("/climbed", "hostile")
+        .finish();
+    // Behind its own entries an archive may have others; these are put before them.
+    let joined = [&climbing[..climbing.len() - 1024], &whole].concat();
+    let archive = scratch.path().join("joined.tar");
+    std::fs::write(&archive, joined).expect("an archive");
+    let _ = cluster.podium(&["image", "import", &archive.to_string_lossy()]);
+    for climbed in [
+        "/climbed".into(),
+        scratch.path().join("climbed"),
+        cluster.data_dir().join("climbed"),
+        cluster.dir().join("climbed"),
+    ] {
+        assert!(!Path::new(&climbed).exists(), "{}", climbed.display());
+    }
+    assert_eq!(std::fs::read_dir(&outside).expect("the directory").count(), 1);
 }

@@ -188,6 +188,21 @@ fn a_volume_that_cannot_be_had_is_waited_for() {
         cluster.until_event(&kind.to_lowercase(), &words);
     }
     cluster.until_event("env", "Error: secret \"late\" not found");
+    // There is no NFS client here: mount(8) says so, and the pod that asks is the only one that waits.
+    let nfs = "{name: v, nfs: {server: 127.0.0.1, path: /exports, readOnly: true}}";
+    cluster.create(&pod("nfs", "{name: v, mountPath: /v}", nfs, ""));
+    cluster.until_event(
+        "nfs",
+        "MountVolume.SetUp failed for volume \"v\" : mount failed: exit status 32",
+    );
+    let said = cluster.events("nfs");
+    for words in [
+        "Mounting command: mount",
+        "Mounting arguments: -t nfs -o ro 127.0.0.1:/exports ",
+        "Output: mount: ",
+    ] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
 
     // Mended, each runs without being made anew.
     cluster.create("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: missing}\ndata: {k: v}\n");
@@ -297,8 +312,31 @@ fn nothing_leads_out_of_a_volume() {
     cluster.create(&expression);
     cluster.until_event(
         "expression",
-        "Error: failed to prepare subPath for volumeMount \"v\" of container \"c\"",
+        "Error: unable to provision SubPath `../secret`: must not contain '..'",
     );
+    let cannot = [
+        (
+            "absolute",
+            "value: /etc",
+            "Error: error SubPath `/etc` must not be an absolute path",
+        ),
+        ("unknown", "value: '$(NOBODY)'", "Error: missing value for \"OTHER\""),
+    ];
+    for (name, value, words) in cannot {
+        let expression = expression
+            .replace("name: expression", &format!("name: {name}"))
+            .replace("value: '../secret'", value);
+        let expression = match name {
+            "unknown" => expression.replace("$(WHERE)", "$(OTHER)"),
+            _ => expression,
+        };
+        cluster.create(&expression);
+        cluster.until_event(name, words);
+        assert_eq!(
+            cluster.field(name, "{.status.containerStatuses[0].state.waiting.reason}"),
+            "CreateContainerConfigError"
+        );
+    }
     let good = pod(
         "named",
         "{name: v, mountPath: /x, subPathExpr: 'of/$(NAME)'}",
@@ -421,6 +459,42 @@ fn kinds_of_directories() {
     assert!(refused.stderr.contains("Read-only file system"), "{refused}");
     let refused = cluster.kubectl(&["exec", "all", "--", "/image/usr/bin/busybox", "true"]);
     assert!(refused.stderr.to_lowercase().contains("permission denied"), "{refused}");
+
+    // What is mounted below a read-only volume is writable unless it was asked for; what a container mounts reaches the node when that was.
+    std::fs::create_dir_all(at("shared/below")).expect("a directory");
+    let below = Mount::new(
+        &["-t", "tmpfs", "-o", "mode=1777", "below", &at("shared/below")],
+        &at("shared/below"),
+    );
+    std::fs::create_dir(at("shared/both")).expect("a directory");
+    let host = format!("{{name: host, hostPath: {{path: {}}}}}", at("shared"));
+    let deep = "{name: host, mountPath: /ro, readOnly: true}, {name: host, mountPath: /deep, readOnly: true, recursiveReadOnly: Enabled}, {name: host, mountPath: /both, mountPropagation: Bidirectional}";
+    let reaching = pod("reaches", deep, &host, "");
+    let said = cluster.kubectl_with(&["create", "-f", "-"], &reaching).fails();
+    assert!(
+        said.contains("volumeMounts.mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers"),
+        "{said}"
+    );
+    cluster.create(&reaching.replace("    command:", "    securityContext: {privileged: true}\n    command:"));
+    cluster.wait_ready("reaches");
+    cluster.exec("reaches", "touch /ro/below/f");
+    for path in ["/ro/f", "/deep/f", "/deep/below/f"] {
+        let refused = cluster.kubectl(&["exec", "reaches", "--", "touch", path]);
+        assert!(refused.stderr.contains("Read-only file system"), "{path}: {refused}");
+    }
+    let modes = "{.status.containerStatuses[0].volumeMounts[*].recursiveReadOnly}";
+    assert_eq!(cluster.field("reaches", modes), "Disabled Enabled Disabled");
+    cluster.exec(
+        "reaches",
+        "mount -t tmpfs inner /both/both && echo inner > /both/both/f",
+    );
+    assert_eq!(
+        std::fs::read_to_string(at("shared/both/f")).ok().as_deref(),
+        Some("inner\n")
+    );
+    drop(Mount(at("shared/both")));
+    cluster.kubectl(&["delete", "pod", "reaches", "--timeout=30s"]).ok();
+    drop(below);
 
     // What is mounted on the node later is seen where the pod asked for it.
     std::fs::create_dir(at("shared/later")).expect("a directory");

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::pods::admission::UnsafeSysctls;
+
 /// The settings of one node.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -25,6 +27,8 @@ pub struct Config {
     pub max_pods: u32,
     /// How many processes a pod may have, if that is limited.
     pub pod_pids_limit: Option<i64>,
+    /// Sysctls that pods may set beside the safe ones.
+    pub allowed_unsafe_sysctls: UnsafeSysctls,
     /// A directory of manifests, or one of them, whose pods the node runs by itself.
     pub pod_manifest_path: Option<PathBuf>,
     /// A web server with such manifests.
@@ -46,5 +50,10 @@ impl Config {
     /// Everything of one pod on this node.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.root_dir.join("pods").join(uid)
+    }
+
+    /// Where seccomp profiles of type Localhost are.
+    pub fn seccomp_dir(&self) -> PathBuf {
+        self.root_dir.join("seccomp")
     }
 }

@@ -2,6 +2,19 @@
 
 /// Puts values in: `$(NAME)` is replaced where the name is known and stays where it is not; `$$` is a dollar.
 pub fn expand(text: &str, env: &[(String, String)]) -> String {
+    expand_noting(text, env, |_| {})
+}
+
+/// The same, where every name must be known.
+pub fn expand_known(text: &str, env: &[(String, String)]) -> Result<String, String> {
+    let mut missing = None;
+    let expanded = expand_noting(text, env, |name| {
+        missing.get_or_insert_with(|| format!("missing value for {name:?}"));
+    });
+    missing.map_or(Ok(expanded), Err)
+}
+
+fn expand_noting(text: &str, env: &[(String, String)], mut unknown: impl FnMut(&str)) -> String {
     // The last one of a name counts, as for the process.
     let lookup = |name: &str| {
         env.iter()
@@ -25,6 +38,7 @@ pub fn expand(text: &str, env: &[(String, String)]) -> String {
                     match lookup(name) {
                         Some(value) => out.push_str(value),
                         None => {
+                            unknown(name);
                             out.push('$');
                             out.push_str(&rest[..=end]);
                         }
@@ -64,5 +78,10 @@ mod tests {
         ] {
             assert_eq!(expand(text, &env), expanded, "{text}");
         }
+        assert_eq!(expand_known("$$(NONE) $(A)", &env), Ok("$(NONE) 3".into()));
+        assert_eq!(
+            expand_known("$(A)/$(NONE)", &env),
+            Err("missing value for \"NONE\"".into())
+        );
     }
 }

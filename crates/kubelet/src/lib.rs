@@ -31,4 +31,5 @@ mod volumes;
 mod words;
 
 pub use config::{Config, ManifestUrl};
+pub use pods::admission::UnsafeSysctls;
 pub use run::{Kubelet, RunError, run};

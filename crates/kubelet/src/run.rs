@@ -9,6 +9,7 @@ use std::sync::Arc;
 use client::{Client, Events, Informers, Selection};
 use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use tokio::sync::OnceCell;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
@@ -16,7 +17,9 @@ use crate::cri_config::dns;
 use crate::image::Images;
 use crate::image_access::Records;
 use crate::node::{self, facts};
+use crate::pods::admission::Kernel;
 use crate::pods::ledger::Ledger;
+use crate::pods::users::Ranges;
 use crate::pods::{Context, Pods};
 use crate::static_pods::StaticPods;
 
@@ -77,15 +80,18 @@ impl Kubelet {
             client: client.clone(),
             informers: informers.clone(),
             runtime: runtime.clone(),
+            named: OnceCell::new(),
             images: Images::new(images.clone(), Records::at(config.root_dir.join("image_manager"))),
             events: events.clone(),
             services: informers.all::<Service>(),
             cgroups: Cgroups::at(Path::new(CGROUPS), config.pod_pids_limit),
             capacity: machine.allocatable(),
             ledger: Ledger::new(machine.allocatable()),
+            users: Ranges::default(),
             host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
             // A node without one resolves nothing, and so do its pods.
             node_dns: dns::parse(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+            kernel: Kernel::look(),
             config: config.clone(),
         });
         let pods = Pods::new(context.clone());

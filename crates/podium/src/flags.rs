@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
@@ -143,6 +143,9 @@ pub struct ServerFlags {
     /// How many processes a pod may have; -1 is no limit [default: -1]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pod_max_pids: Option<i64>,
+    /// Sysctls that pods may set beside the safe ones, with commas between them; NAME* is all that begin so.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Run the pods of the manifests in this directory [default: /etc/kubernetes/manifests]
     #[arg(long, value_name = "DIR")]
     pub pod_manifest_path: Option<PathBuf>,
@@ -190,6 +193,8 @@ pub struct Settings {
     pub pod_logs_dir: PathBuf,
     /// How many processes a pod may have, if that is limited.
     pub pod_max_pids: Option<i64>,
+    /// Sysctls that pods may set beside the safe ones.
+    pub allowed_unsafe_sysctls: kubelet::UnsafeSysctls,
     /// Manifests of static pods.
     pub pod_manifest_path: PathBuf,
     /// Where more of them are.
@@ -229,6 +234,12 @@ impl ServerFlags {
             limit @ 1.. => Some(limit),
             other => bail!("--pod-max-pids: {other} is neither a number of processes from 1 on nor -1"),
         };
+        let unsafe_sysctls = [self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls]
+            .into_iter()
+            .find(|patterns| !patterns.is_empty())
+            .unwrap_or_default();
+        let allowed_unsafe_sysctls = kubelet::UnsafeSysctls::new(unsafe_sysctls)
+            .map_err(|error| anyhow!("--allowed-unsafe-sysctls: {error}"))?;
         Ok(Settings {
             data_dir: absolute(self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()))?,
             run_dir: absolute(self.run_dir.or(file.run_dir).unwrap_or_else(|| RUN_DIR.into()))?,
@@ -262,6 +273,7 @@ impl ServerFlags {
                     .unwrap_or_else(|| "/var/log/pods".into()),
             )?,
             pod_max_pids,
+            allowed_unsafe_sysctls,
             pod_manifest_path: absolute(
                 self.pod_manifest_path
                     .or(file.pod_manifest_path)

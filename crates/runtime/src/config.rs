@@ -10,11 +10,13 @@
 //!     hosts hostname resolv.conf   seen by the pod's containers
 //!     shm/                         a tmpfs, the containers' /dev/shm
 //!     config.json, state/          the pause container's bundle, libcontainer's state
+//!     rootfs/                      its root, where the pod has users of its own
 //!   containers/<id>/
 //!     container.json               record
 //!     config.json                  the bundle's specification
 //!     rootfs/                      where the container's own mount namespace has its root
 //!     0 1 … upper work             links to the layers and to the directories below
+//!     layers/ mounts/              what a pod with users of its own finds of the node; full only in its own mounts
 //!     state/                       libcontainer's state
 //! <data-dir>/containers/<id>/
 //!   upper/ work/                   what the container writes
@@ -62,6 +64,11 @@ impl Layout {
             data: data_dir.to_owned(),
             run: run_dir.to_owned(),
         }
+    }
+
+    /// For whoever asks the runtime where it keeps things.
+    pub(crate) fn details(&self) -> serde_json::Value {
+        serde_json::json!({"dataDir": self.data, "runDir": self.run, "cgroupDriver": "cgroupfs"})
     }
 
     pub(crate) fn run(&self) -> &Path {

@@ -51,6 +51,8 @@ pub(crate) fn read() -> Host {
         swap,
         oom_score_floor: floor,
         capabilities,
+        user_namespaces: fs::read_to_string("/proc/sys/user/max_user_namespaces")
+            .is_ok_and(|most| most.trim().parse::<u64>().is_ok_and(|most| most > 0)),
     }
 }
 

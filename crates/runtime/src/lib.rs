@@ -10,6 +10,7 @@ mod config;
 mod container;
 mod host;
 pub mod images;
+mod metrics;
 mod network;
 mod open;
 mod pod_files;
@@ -25,6 +26,7 @@ mod signal;
 mod spec;
 mod stats;
 mod streaming;
+mod users;
 mod working_dir;
 
 pub use config::Config;

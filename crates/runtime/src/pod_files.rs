@@ -7,10 +7,12 @@ use std::path::Path;
 use cri::v1::{DnsConfig, NamespaceMode, PodSandboxConfig};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::shim::protocol::Users;
 use crate::spec::PodFiles;
 
-/// Writes the files of a sandbox into its directory.
-pub(crate) fn write(dir: &Path, config: &PodSandboxConfig, host_ipc: bool) -> io::Result<()> {
+/// Writes the files of a sandbox into its directory; they are its users'.
+pub(crate) fn write(dir: &Path, config: &PodSandboxConfig, host_ipc: bool, users: Option<Users>) -> io::Result<()> {
+    let (uid, gid) = users.map_or((0, 0), |users| (users.uid, users.gid));
     let files = names(dir, config, NamespaceMode::Pod);
     fs::write(&files.hostname, format!("{}\n", files.hostname_text))?;
     fs::write(&files.hosts, fs::read("/etc/hosts").unwrap_or_default())?;
@@ -19,6 +21,9 @@ pub(crate) fn write(dir: &Path, config: &PodSandboxConfig, host_ipc: bool) -> io
         None => fs::read("/etc/resolv.conf").unwrap_or_default(),
     };
     fs::write(&files.resolv_conf, resolv_conf)?;
+    for file in [&files.hostname, &files.hosts, &files.resolv_conf] {
+        std::os::unix::fs::chown(file, Some(uid), Some(gid))?;
+    }
     if !host_ipc {
         fs::create_dir_all(&files.shm)?;
         mount(
@@ -26,7 +31,7 @@ pub(crate) fn write(dir: &Path, config: &PodSandboxConfig, host_ipc: bool) -> io
             &files.shm,
             Some("tmpfs"),
             MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV,
-            Some("mode=1777,size=65536k"),
+            Some(format!("mode=1777,size=65536k,uid={uid},gid={gid}").as_str()),
         )?;
     }
     Ok(())

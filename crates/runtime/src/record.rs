@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use cri::v1::{ContainerConfig, PodSandboxConfig};
 
-use crate::shim::protocol::{Confinement, Exit};
+use crate::shim::protocol::{Confinement, Exit, Staging};
 
 /// The version that this program writes, and the only one that it has had to read so far.
 const VERSION: u32 = 1;
@@ -76,6 +76,8 @@ pub(crate) struct ContainerRecord {
     pub gid: u32,
     pub groups: Vec<u32>,
     pub confinement: Confinement,
+    #[serde(default)]
+    pub staging: Option<Staging>,
     pub status: Status,
 }
 
@@ -173,6 +175,7 @@ mod tests {
             gid: 0,
             groups: vec![0],
             confinement: Confinement::default(),
+            staging: None,
             status: Status::Running { pid: 7, started_at: 2 },
         }
     }

@@ -6,11 +6,16 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use crate::spec::Accounts;
+use crate::spec::{Accounts, LAYERS, PodUsers};
 
 /// Prepares a bundle's directory; the answer is the layers' names in it, the uppermost first, as overlayfs wants them.
 /// `layers` has the lowest first, as an image has them.
-pub(crate) fn prepare(bundle: &Path, writable: &Path, layers: &[PathBuf]) -> io::Result<Vec<String>> {
+pub(crate) fn prepare(
+    bundle: &Path,
+    writable: &Path,
+    layers: &[PathBuf],
+    pod: Option<&PodUsers>,
+) -> io::Result<Vec<String>> {
     fs::create_dir_all(bundle.join("rootfs"))?;
     for name in ["upper", "work"] {
         let dir = writable.join(name);
@@ -21,18 +26,33 @@ pub(crate) fn prepare(bundle: &Path, writable: &Path, layers: &[PathBuf]) -> io:
     if let Some(top) = layers.last() {
         let metadata = fs::metadata(top)?;
         let upper = writable.join("upper");
-        std::os::unix::fs::chown(&upper, Some(metadata.uid()), Some(metadata.gid()))?;
+        give(&upper, (metadata.uid(), metadata.gid()), pod)?;
         fs::set_permissions(&upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     }
-    link(bundle, "", layers)
+    link(bundle, "", layers, pod)
 }
 
-/// Links in the bundle to layers, whose lowest comes first; the answer is their names, the uppermost first.
-pub(crate) fn link(bundle: &Path, prefix: &str, layers: &[PathBuf]) -> io::Result<Vec<String>> {
+/// Gives what is in a container's own layer to a user and a group of the image: that layer is kept with the node's numbers.
+pub(crate) fn give(path: &Path, (uid, gid): (u32, u32), pod: Option<&PodUsers>) -> io::Result<()> {
+    let (uid, gid) = match pod {
+        Some(pod) => (
+            pod.users.outer_uid(uid).unwrap_or(pod.users.uid),
+            pod.users.outer_gid(gid).unwrap_or(pod.users.gid),
+        ),
+        None => (uid, gid),
+    };
+    std::os::unix::fs::chown(path, Some(uid), Some(gid))
+}
+
+/// Links in the bundle to layers, whose lowest comes first; the answer is their names, the uppermost first. A pod with
+/// users of its own sees layers where the bundle has them for these users.
+pub(crate) fn link(bundle: &Path, prefix: &str, layers: &[PathBuf], pod: Option<&PodUsers>) -> io::Result<Vec<String>> {
     let mut names = Vec::with_capacity(layers.len());
     for (index, layer) in layers.iter().rev().enumerate() {
         let name = format!("{prefix}{}", short(index));
-        symlink(layer, bundle.join(&name))?;
+        let own = pod.and_then(|pod| layer.strip_prefix(&pod.layers).ok());
+        let target = own.map_or_else(|| layer.clone(), |layer| Path::new(LAYERS).join(layer));
+        symlink(target, bundle.join(&name))?;
         names.push(name);
     }
     Ok(names)

@@ -1,5 +1,7 @@
 //! The runtime as the kubelet asks for it: each call of CRI is a verb of its own elsewhere.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use cri::podium::{ImportArchiveRequest, ImportArchiveResponse};
 use cri::v1::*;
@@ -9,9 +11,17 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use crate::runtime::Runtime;
 use crate::streaming::StreamingServer;
-use crate::{container, sandbox};
+use crate::{container, metrics, sandbox};
 
 const NAME: &str = "podium";
+
+/// What a verbose answer has more: a JSON document under the name that other runtimes give it.
+fn details(verbose: bool, name: &str, of: impl FnOnce() -> serde_json::Value) -> HashMap<String, String> {
+    verbose
+        .then(|| (name.to_owned(), of().to_string()))
+        .into_iter()
+        .collect()
+}
 
 impl Runtime {
     fn streaming(&self) -> Result<&StreamingServer> {
@@ -55,9 +65,9 @@ impl RuntimeService for Runtime {
         let containers = self.0.containers_of(&found.id);
         Ok(PodSandboxStatusResponse {
             status: Some(sandbox::status(&found)),
+            info: details(request.verbose, "info", || sandbox::details(&found)),
             containers_statuses: containers.iter().map(|found| container::status(found)).collect(),
             timestamp: crate::runtime::now(),
-            ..Default::default()
         })
     }
 
@@ -76,6 +86,13 @@ impl RuntimeService for Runtime {
                 .filter(|item| sandbox::matches(item, &filter))
                 .collect(),
         })
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: UpdatePodSandboxResourcesRequest,
+    ) -> Result<UpdatePodSandboxResourcesResponse> {
+        self.0.update_pod_sandbox_resources(request)
     }
 
     async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse> {
@@ -115,7 +132,7 @@ impl RuntimeService for Runtime {
         let found = self.0.known_container(&request.container_id)?;
         Ok(ContainerStatusResponse {
             status: Some(container::status(&found)),
-            ..Default::default()
+            info: details(request.verbose, "info", || container::details(&found)),
         })
     }
 
@@ -166,6 +183,14 @@ impl RuntimeService for Runtime {
         self.0.list_pod_sandbox_stats(request).await
     }
 
+    async fn list_metric_descriptors(&self, _: ListMetricDescriptorsRequest) -> Result<ListMetricDescriptorsResponse> {
+        Ok(metrics::descriptors())
+    }
+
+    async fn list_pod_sandbox_metrics(&self, _: ListPodSandboxMetricsRequest) -> Result<ListPodSandboxMetricsResponse> {
+        Ok(self.0.metrics())
+    }
+
     async fn update_runtime_config(&self, request: UpdateRuntimeConfigRequest) -> Result<UpdateRuntimeConfigResponse> {
         let cidr = request
             .runtime_config
@@ -190,7 +215,7 @@ impl RuntimeService for Runtime {
         })
     }
 
-    async fn status(&self, _: StatusRequest) -> Result<StatusResponse> {
+    async fn status(&self, request: StatusRequest) -> Result<StatusResponse> {
         let condition = |kind: &str, result: std::result::Result<(), (&str, String)>| {
             let (reason, message) = result.as_ref().err().cloned().unwrap_or_default();
             RuntimeCondition {
@@ -212,14 +237,14 @@ impl RuntimeService for Runtime {
                 name: String::new(),
                 features: Some(RuntimeHandlerFeatures {
                     recursive_read_only_mounts: true,
-                    user_namespaces: false,
+                    user_namespaces: self.0.host.user_namespaces,
                 }),
             }],
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
                 ..Default::default()
             }),
-            ..Default::default()
+            info: details(request.verbose, "config", || self.0.layout.details()),
         })
     }
 

@@ -48,15 +48,15 @@ fn writable_layer(root: &Path) -> FilesystemUsage {
 
 /// Numbers of one control group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Usage {
-    cpu_nanoseconds: u64,
-    memory: u64,
-    working_set: u64,
-    rss: u64,
-    limit: Option<u64>,
-    faults: u64,
-    major_faults: u64,
-    processes: u64,
+pub(crate) struct Usage {
+    pub cpu_nanoseconds: u64,
+    pub memory: u64,
+    pub working_set: u64,
+    pub rss: u64,
+    pub limit: Option<u64>,
+    pub faults: u64,
+    pub major_faults: u64,
+    pub processes: u64,
 }
 
 impl Inner {
@@ -143,9 +143,7 @@ impl Inner {
         let summary = sandbox::summary(sandbox);
         // The pod's group is the kubelet's; the sandbox and its containers are what the runtime knows to be in it.
         let usage = read(&sandbox.cgroup_parent());
-        let shim = sandbox.record.lock().shim_pid;
-        let interfaces = fs::read_to_string(format!("/proc/{shim}/net/dev")).unwrap_or_default();
-        let interfaces = interfaces_of(&interfaces);
+        let interfaces = interfaces(sandbox);
         PodSandboxStats {
             attributes: Some(PodSandboxAttributes {
                 id: summary.id,
@@ -205,7 +203,8 @@ fn value(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })
 }
 
-fn read(cgroup: &str) -> Usage {
+/// The numbers of a control group; what is not there counts as nothing.
+pub(crate) fn read(cgroup: &str) -> Usage {
     let file = |controller: &str, name: &str| {
         fs::read_to_string(host::cgroup_dir(controller, Path::new(cgroup)).join(name)).unwrap_or_default()
     };
@@ -264,6 +263,12 @@ fn keyed(text: &str, name: &str) -> u64 {
         .find(|(key, _)| *key == name)
         .and_then(|(_, value)| value.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// The links in the pod's network namespace, loopback aside.
+pub(crate) fn interfaces(sandbox: &Sandbox) -> Vec<NetworkInterfaceUsage> {
+    let shim = sandbox.record.lock().shim_pid;
+    interfaces_of(&fs::read_to_string(format!("/proc/{shim}/net/dev")).unwrap_or_default())
 }
 
 /// The links of a `/proc/<pid>/net/dev`, loopback aside.

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use cri::v1::Mount;
@@ -15,16 +15,24 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 
 use crate::rootfs::{self, Place};
+use crate::spec::PodUsers;
 
 const MODE: u32 = 0o755;
 
-/// Makes `directory`, a path from the container's root. `layers` are the image's, the lowest first; `upper` is the container's own.
-pub(crate) fn make(directory: &Path, mounts: &[Mount], layers: &[PathBuf], upper: &Path) -> io::Result<()> {
+/// Makes `directory`, a path from the container's root. `layers` are the image's, the lowest first; `upper` is the container's own; `pod`
+/// has its users, where they are not the node's.
+pub(crate) fn make(
+    directory: &Path,
+    mounts: &[Mount],
+    layers: &[PathBuf],
+    upper: &Path,
+    pod: Option<&PodUsers>,
+) -> io::Result<()> {
     match covering(directory, mounts) {
         Some((mount, rest)) if mount.image.is_none() && !mount.readonly => beneath(Path::new(&mount.host_path), rest),
         Some(_) => Ok(()),
         None => match rootfs::place(layers, directory) {
-            Some(place) => in_layer(&place, layers, upper),
+            Some(place) => in_layer(&place, layers, upper, pod),
             None => Ok(()),
         },
     }
@@ -68,7 +76,7 @@ fn beneath(root: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Makes what is missing in the container's own layer. A directory that is only in a layer below is repeated there, and stays as it was.
-fn in_layer(place: &Place, layers: &[PathBuf], upper: &Path) -> io::Result<()> {
+fn in_layer(place: &Place, layers: &[PathBuf], upper: &Path, pod: Option<&PodUsers>) -> io::Result<()> {
     if place.missing.as_os_str().is_empty() {
         return Ok(());
     }
@@ -81,7 +89,7 @@ fn in_layer(place: &Place, layers: &[PathBuf], upper: &Path) -> io::Result<()> {
         let own = upper.join(&there);
         if fs::create_dir(&own).is_ok() {
             let metadata = fs::metadata(&below)?;
-            chown(&own, Some(metadata.uid()), Some(metadata.gid()))?;
+            rootfs::give(&own, (metadata.uid(), metadata.gid()), pod)?;
             fs::set_permissions(&own, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
         }
     }
@@ -89,6 +97,7 @@ fn in_layer(place: &Place, layers: &[PathBuf], upper: &Path) -> io::Result<()> {
         there.push(part);
         let own = upper.join(&there);
         fs::create_dir(&own)?;
+        rootfs::give(&own, (0, 0), pod)?;
         fs::set_permissions(&own, fs::Permissions::from_mode(MODE))?;
     }
     Ok(())
@@ -152,7 +161,7 @@ mod tests {
             ("/data/link/x", None),
             ("/new/../../x", None),
         ] {
-            make(Path::new(directory), &mounts, &layers, &at("upper")).unwrap();
+            make(Path::new(directory), &mounts, &layers, &at("upper"), None).unwrap();
             if let Some(made) = made {
                 assert_eq!(mode(made), Some(0o755), "{directory}");
             }

@@ -3,6 +3,7 @@
 mod conditions;
 mod containers;
 mod resources;
+mod sysctl;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -16,6 +17,7 @@ pub use resources::{
     Qos, Resources, aggregate_container_requests, has_pod_level_resources, limits, observed_requests, qos_class,
     requests, requests_without_overhead, stored_qos_class, written,
 };
+pub use sysctl::{SysctlNamespace, sysctl_name, sysctl_namespace};
 
 /// The annotation that says where a kubelet has a pod from: `file`, `http` or `api`.
 pub const CONFIG_SOURCE_ANNOTATION: &str = "kubernetes.io/config.source";

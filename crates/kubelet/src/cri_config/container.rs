@@ -1,7 +1,10 @@
 //! A container, as the runtime is asked for it.
 
+use std::path::PathBuf;
+
 use cri::v1::{
     ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, NamespaceMode, Signal,
+    UserNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -24,6 +27,10 @@ pub struct Inputs<'a> {
     pub mounts: Vec<Mount>,
     /// The node's memory in bytes.
     pub memory_capacity: i64,
+    /// The pod's own users, if it has some.
+    pub users: Option<UserNamespace>,
+    /// Where the node keeps seccomp profiles.
+    pub seccomp_profiles: PathBuf,
     /// Whether the node's cgroups are version 2.
     pub unified: bool,
     /// The instance whose processes it is to see, where its pod's containers do not see each other's.
@@ -76,12 +83,26 @@ pub fn config(container: &Container, inputs: Inputs<'_>) -> ContainerConfig {
         .lifecycle
         .as_ref()
         .and_then(|lifecycle| lifecycle.stop_signal.as_deref());
-    let mut security_context = security::container(pod, container, &inputs.image_user);
+    let mut security_context = security::container(
+        pod,
+        container,
+        &inputs.image_user,
+        inputs.users.as_ref(),
+        &inputs.seccomp_profiles,
+    );
     if let (Some(target), Some(namespaces)) = (inputs.target, &mut security_context.namespace_options)
         && namespaces.pid() == NamespaceMode::Container
     {
         namespaces.set_pid(NamespaceMode::Target);
         namespaces.target_id = target;
+    }
+    let mut mounts = inputs.mounts;
+    if let Some(users) = &inputs.users {
+        // An image's files are mapped by the runtime, which knows whose they are.
+        for mount in mounts.iter_mut().filter(|mount| mount.image.is_none()) {
+            mount.uid_mappings.clone_from(&users.uids);
+            mount.gid_mappings.clone_from(&users.gids);
+        }
     }
     ContainerConfig {
         metadata: Some(ContainerMetadata {
@@ -116,7 +137,7 @@ pub fn config(container: &Container, inputs: Inputs<'_>) -> ContainerConfig {
             security_context: Some(security_context),
         }),
         stop_signal: stop_signal.map_or(Signal::RuntimeDefault, signal).into(),
-        mounts: inputs.mounts,
+        mounts,
         envs: inputs
             .env
             .into_iter()

@@ -12,8 +12,14 @@ pub fn log_directory(pod: &Pod) -> String {
     format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid())
 }
 
-/// All of it; `node_dns` is the node's own resolv.conf.
-pub fn config(pod: &Pod, attempt: u32, config: &Config, node_dns: &v1::DnsConfig) -> PodSandboxConfig {
+/// All of it; `users` are the pod's own, if it has some, and `node_dns` is the node's own resolv.conf.
+pub fn config(
+    pod: &Pod,
+    attempt: u32,
+    users: Option<&v1::UserNamespace>,
+    config: &Config,
+    node_dns: &v1::DnsConfig,
+) -> PodSandboxConfig {
     let mut labels: std::collections::HashMap<_, _> =
         pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
     labels.extend([
@@ -55,7 +61,7 @@ pub fn config(pod: &Pod, attempt: u32, config: &Config, node_dns: &v1::DnsConfig
         annotations,
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: resources::pod_cgroup(api::pod::stored_qos_class(pod), pod.uid()),
-            security_context: Some(security::sandbox(pod)),
+            security_context: Some(security::sandbox(pod, users)),
             sysctls: sysctls
                 .into_iter()
                 .flatten()

@@ -1,8 +1,10 @@
 //! Who a container runs as and what it may do.
 
+use std::path::Path;
+
 use cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
+    SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace, security_profile::ProfileType,
 };
 use k8s_openapi::api::core::v1::{
     AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
@@ -77,8 +79,8 @@ pub fn verify_non_root(pod: &Pod, container: &Container, image: &ImageUser) -> R
     }
 }
 
-/// Which namespaces a pod shares with the node.
-pub fn namespaces(pod: &Pod) -> NamespaceOption {
+/// Which namespaces a pod shares with the node; `users` are its own users, if it has some.
+fn namespaces(pod: &Pod, users: Option<&UserNamespace>) -> NamespaceOption {
     let spec = pod.spec();
     let node_or = |node: Option<bool>, other| {
         if node.unwrap_or(false) {
@@ -97,6 +99,7 @@ pub fn namespaces(pod: &Pod) -> NamespaceOption {
         network: node_or(spec.and_then(|spec| spec.host_network), NamespaceMode::Pod).into(),
         ipc: node_or(spec.and_then(|spec| spec.host_ipc), NamespaceMode::Pod).into(),
         pid: node_or(spec.and_then(|spec| spec.host_pid), pid).into(),
+        userns_options: users.cloned(),
         ..Default::default()
     }
 }
@@ -123,12 +126,15 @@ fn number(value: Option<i64>) -> Option<Int64Value> {
     value.map(|value| Int64Value { value })
 }
 
-fn profile(kind: Option<&str>, localhost: Option<&String>, prefix: &str) -> SecurityProfile {
+/// `place` is where profiles of type Localhost are, if they are files.
+fn profile(kind: Option<&str>, localhost: Option<&String>, place: &Path) -> SecurityProfile {
     let (kind, path) = match kind {
         Some("RuntimeDefault") => (ProfileType::RuntimeDefault, String::new()),
         Some("Localhost") => (
             ProfileType::Localhost,
-            localhost.map(|path| format!("{prefix}{path}")).unwrap_or_default(),
+            localhost
+                .map(|name| place.join(name).to_string_lossy().into_owned())
+                .unwrap_or_default(),
         ),
         _ => (ProfileType::Unconfined, String::new()),
     };
@@ -138,19 +144,16 @@ fn profile(kind: Option<&str>, localhost: Option<&String>, prefix: &str) -> Secu
     }
 }
 
-/// Where seccomp profiles of type Localhost are.
-const SECCOMP_ROOT: &str = "/var/lib/kubelet/seccomp/";
-
-fn seccomp(profile_: Option<&SeccompProfile>) -> SecurityProfile {
+fn seccomp(profile_: Option<&SeccompProfile>, place: &Path) -> SecurityProfile {
     profile(
         profile_.map(|profile| profile.type_.as_str()),
         profile_.and_then(|profile| profile.localhost_profile.as_ref()),
-        SECCOMP_ROOT,
+        place,
     )
 }
 
 fn apparmor(profile_: Option<&AppArmorProfile>) -> Option<SecurityProfile> {
-    profile_.map(|it| profile(Some(&it.type_), it.localhost_profile.as_ref(), ""))
+    profile_.map(|it| profile(Some(&it.type_), it.localhost_profile.as_ref(), Path::new("")))
 }
 
 fn selinux(options: Option<&SELinuxOptions>) -> Option<SeLinuxOption> {
@@ -164,7 +167,7 @@ fn selinux(options: Option<&SELinuxOptions>) -> Option<SeLinuxOption> {
 }
 
 /// The security context of a pod's sandbox.
-pub fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
+pub fn sandbox(pod: &Pod, users: Option<&UserNamespace>) -> LinuxSandboxSecurityContext {
     let context = of_pod(pod);
     let is_privileged = |container: &Container| {
         let context = container.security_context.as_ref();
@@ -175,7 +178,7 @@ pub fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
         || pod.ephemeral().any(|container| is_privileged(&container));
     let (supplemental_groups, policy) = groups(pod);
     LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
         selinux_options: selinux(context.and_then(|context| context.se_linux_options.as_ref())),
         run_as_user: number(context.and_then(|context| context.run_as_user)),
         run_as_group: number(context.and_then(|context| context.run_as_group)),
@@ -192,8 +195,14 @@ pub fn sandbox(pod: &Pod) -> LinuxSandboxSecurityContext {
     }
 }
 
-/// The security context of a container.
-pub fn container(pod: &Pod, container: &Container, image: &ImageUser) -> LinuxContainerSecurityContext {
+/// The security context of a container; `profiles` is where its node keeps seccomp profiles.
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    image: &ImageUser,
+    users: Option<&UserNamespace>,
+    profiles: &Path,
+) -> LinuxContainerSecurityContext {
     let nothing = SecurityContext::default();
     let own = container.security_context.as_ref().unwrap_or(&nothing);
     let pods = of_pod(pod);
@@ -216,13 +225,14 @@ pub fn container(pod: &Pod, container: &Container, image: &ImageUser) -> LinuxCo
     LinuxContainerSecurityContext {
         capabilities,
         privileged,
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
         selinux_options: selinux(
             own.se_linux_options
                 .as_ref()
                 .or_else(|| pods?.se_linux_options.as_ref()),
         ),
-        run_as_user: number(asked.or(image.uid)),
+        // An image that names nobody means root.
+        run_as_user: number(asked.or(image.uid).or(image.name.is_empty().then_some(0))),
         run_as_group: number(own.run_as_group.or_else(|| pods?.run_as_group)),
         run_as_username: if asked.is_none() && image.uid.is_none() {
             image.name.clone()
@@ -236,11 +246,13 @@ pub fn container(pod: &Pod, container: &Container, image: &ImageUser) -> LinuxCo
         masked_paths: paths(MASKED),
         readonly_paths: paths(READ_ONLY),
         // A privileged container is never confined.
-        seccomp: Some(if privileged {
-            seccomp(None)
-        } else {
-            seccomp(own.seccomp_profile.as_ref().or_else(|| pods?.seccomp_profile.as_ref()))
-        }),
+        seccomp: Some(seccomp(
+            own.seccomp_profile
+                .as_ref()
+                .or_else(|| pods?.seccomp_profile.as_ref())
+                .filter(|_| !privileged),
+            profiles,
+        )),
         apparmor: apparmor(
             own.app_armor_profile
                 .as_ref()
@@ -326,11 +338,23 @@ mod tests {
                 uid: Some(5),
                 name: String::new(),
             },
+            None,
+            Path::new("/k/seccomp"),
         );
         assert_eq!(context.run_as_user.unwrap().value, 9);
         assert_eq!(context.run_as_group.unwrap().value, 2);
         assert_eq!(context.supplemental_groups, [4, 3]);
         assert_eq!(context.seccomp.unwrap().profile_type(), ProfileType::RuntimeDefault);
         assert!(context.no_new_privs && context.masked_paths.is_empty());
+
+        let profile = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "audit/a.json"}});
+        let reference = |own: Value| {
+            let pod = super::tests::pod(profile.clone(), own);
+            let (_, container) = pod.containers().next().unwrap();
+            let context = super::container(&pod, container, &ImageUser::default(), None, Path::new("/k/seccomp"));
+            context.seccomp.unwrap().localhost_ref
+        };
+        assert_eq!(reference(json!({})), "/k/seccomp/audit/a.json");
+        assert_eq!(reference(json!({"privileged": true})), "");
     }
 }

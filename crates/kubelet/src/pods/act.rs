@@ -6,7 +6,8 @@ use std::time::Duration;
 use client::EventType::{Normal, Warning};
 use client::kube::Api;
 use cri::v1::{
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StopContainerRequest, StopPodSandboxRequest,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeHandlerFeatures, StatusRequest,
+    StopContainerRequest, StopPodSandboxRequest, UserNamespace,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -147,7 +148,9 @@ impl Worker {
             )
         })?;
         self.sandbox_has_resources();
-        let config = sandbox::config(&self.pod, attempt, &self.context.config, &self.context.node_dns);
+        let users = self.users().await.map_err(sandboxed)?;
+        let (own, dns) = (&self.context.config, &self.context.node_dns);
+        let config = sandbox::config(&self.pod, attempt, users.as_ref(), own, dns);
         let logs = PathBuf::from(&config.log_directory);
         std::fs::create_dir_all(&logs).map_err(|error| sandboxed(format!("mkdir {}: {error}", logs.display())))?;
         let runtime_handler = self.runtime_handler().await.map_err(sandboxed)?;
@@ -163,7 +166,36 @@ impl Worker {
         Ok(())
     }
 
-    async fn runtime_handler(&self) -> Result<String, String> {
+    /// The pod's own users, if it is to have some.
+    pub(super) async fn users(&self) -> Result<Option<UserNamespace>, String> {
+        if self.pod.spec().and_then(|spec| spec.host_users) != Some(false) {
+            return Ok(None);
+        }
+        let handler = self.runtime_handler().await?;
+        if !self.features(&handler).await?.user_namespaces {
+            let what = match handler.is_empty() {
+                true => "runtime".to_owned(),
+                false => format!("RuntimeClass handler {handler:?}"),
+            };
+            return Err(format!(
+                "can't set `spec.hostUsers: false`, {what} does not support user namespaces"
+            ));
+        }
+        let config = &self.context.config;
+        let pods = config.root_dir.join("pods");
+        let users = self.context.users.of(&pods, &self.pod_dir(), config.max_pods)?;
+        Ok(Some(users))
+    }
+
+    /// What the runtime can do under a handler.
+    pub(super) async fn features(&self, handler: &str) -> Result<RuntimeHandlerFeatures, String> {
+        let status = self.context.runtime.status(StatusRequest { verbose: false }).await;
+        let handlers = status.map_err(|error| error.to_string())?.runtime_handlers;
+        let own = handlers.into_iter().find(|known| known.name == handler);
+        Ok(own.and_then(|own| own.features).unwrap_or_default())
+    }
+
+    pub(super) async fn runtime_handler(&self) -> Result<String, String> {
         let Some(name) = self
             .pod
             .spec()

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use client::{Client, Events, Informer, Informers};
 use cri::RuntimeService;
-use cri::v1::DnsConfig;
+use cri::v1::{DnsConfig, VersionRequest};
 use k8s_openapi::api::core::v1::Service;
+use tokio::sync::OnceCell;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::field::Capacity;
 use crate::image::Images;
+use crate::pods::admission::Kernel;
 use crate::pods::ledger::Ledger;
+use crate::pods::users::Ranges;
 
 /// The node around the pods.
 pub struct Context {
@@ -23,6 +26,8 @@ pub struct Context {
     pub informers: Informers,
     /// Sandboxes and containers.
     pub runtime: Arc<dyn RuntimeService>,
+    /// What the runtime calls itself, once it was asked.
+    pub named: OnceCell<Arc<str>>,
     /// Images.
     pub images: Images,
     /// Events in the kubelet's name.
@@ -35,8 +40,23 @@ pub struct Context {
     pub capacity: Capacity,
     /// Who holds how much of it.
     pub ledger: Ledger,
+    /// The users of pods that are not to be the node's.
+    pub users: Ranges,
     /// The node's addresses.
     pub host_ips: Vec<String>,
     /// The node's own resolv.conf.
     pub node_dns: DnsConfig,
+    /// What the node's kernel has for those who confine.
+    pub kernel: Kernel,
+}
+
+impl Context {
+    /// What the runtime calls itself.
+    pub async fn runtime_name(&self) -> cri::Result<&Arc<str>> {
+        let ask = async || {
+            let version = self.runtime.version(VersionRequest::default()).await?;
+            Ok(version.runtime_name.into())
+        };
+        self.named.get_or_try_init(ask).await
+    }
 }

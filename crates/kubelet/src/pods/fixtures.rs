@@ -58,6 +58,7 @@ pub fn instances(text: &str) -> Vec<Instance> {
         let exit = state.parse();
         Instance {
             id: format!("{name}{restarts}"),
+            runtime: "podium".into(),
             name: name.into(),
             sandbox: sandbox.into(),
             restarts: restarts.parse().unwrap(),

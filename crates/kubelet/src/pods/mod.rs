@@ -11,6 +11,7 @@
 //! ended.
 
 mod act;
+pub mod admission;
 pub mod allocation;
 pub mod backoff;
 mod conditions;
@@ -30,6 +31,7 @@ mod start;
 pub mod status;
 mod termination;
 mod unserved;
+pub mod users;
 mod worker;
 mod writer;
 
@@ -270,7 +272,16 @@ impl Pods {
         }
     }
 
+    /// A runtime that has no events is asked anew instead, as often as upstream's kubelet asks.
     async fn follow_runtime(&self) {
+        let mut told = String::new();
+        let mut tell = |error: cri::Error| {
+            let text = error.to_string();
+            if told != text {
+                warn!(%error, "the runtime sends no container events");
+                told = text;
+            }
+        };
         loop {
             match self.context.runtime.get_container_events(GetEventsRequest {}).await {
                 Ok(mut events) => {
@@ -280,13 +291,16 @@ impl Pods {
                         match event {
                             Ok(event) => self.wake(&event),
                             Err(error) => {
-                                warn!(%error, "container events interrupted");
+                                tell(error);
                                 break;
                             }
                         }
                     }
                 }
-                Err(error) => warn!(%error, "the runtime sends no container events"),
+                Err(error) => {
+                    tell(error);
+                    self.wake_all();
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }

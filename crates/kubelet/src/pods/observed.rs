@@ -1,6 +1,7 @@
 //! What the runtime knows of one pod, taken from its lists and statuses into one value.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cri::RuntimeService;
 use cri::v1::{self, ContainerState, NamespaceMode, PodSandboxState};
@@ -44,6 +45,8 @@ pub enum State {
 pub struct Instance {
     /// The runtime's id.
     pub id: String,
+    /// The runtime's name.
+    pub runtime: Arc<str>,
     /// The container of the pod's spec.
     pub name: String,
     /// The sandbox it is in.
@@ -81,6 +84,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// The id as statuses have it.
+    pub fn full_id(&self) -> String {
+        format!("{}://{}", self.runtime, self.id)
+    }
+
     /// When it ended.
     pub fn finished(&self) -> Timestamp {
         time(self.finished_at)
@@ -126,8 +134,8 @@ impl Observed {
             .any(|instance| matches!(instance.state, State::Running | State::Unknown))
     }
 
-    /// Asks the runtime. Instances of `known` that have ended are not asked about again.
-    pub async fn of(runtime: &dyn RuntimeService, uid: &str, known: &Observed) -> cri::Result<Self> {
+    /// Asks the runtime, whose name is `name`. Instances of `known` that have ended are not asked about again.
+    pub async fn of(runtime: &dyn RuntimeService, name: &Arc<str>, uid: &str, known: &Observed) -> cri::Result<Self> {
         let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
         let filter = v1::PodSandboxFilter {
             label_selector: selector.clone(),
@@ -173,9 +181,11 @@ impl Observed {
                 verbose: false,
             };
             match runtime.container_status(request).await {
-                Ok(response) => {
-                    instances.extend(response.status.map(|status| Instance::new(status, item.pod_sandbox_id)))
-                }
+                Ok(response) => instances.extend(
+                    response
+                        .status
+                        .map(|status| Instance::new(status, name, item.pod_sandbox_id)),
+                ),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -233,7 +243,7 @@ impl From<v1::PodSandboxStatus> for Sandbox {
 }
 
 impl Instance {
-    fn new(status: v1::ContainerStatus, sandbox: String) -> Self {
+    fn new(status: v1::ContainerStatus, runtime: &Arc<str>, sandbox: String) -> Self {
         let state = match status.state() {
             ContainerState::ContainerCreated => State::Created,
             ContainerState::ContainerRunning => State::Running,
@@ -265,6 +275,7 @@ impl Instance {
                 .cloned()
                 .unwrap_or(metadata.name),
             id: status.id,
+            runtime: runtime.clone(),
             sandbox,
             restarts,
             state,

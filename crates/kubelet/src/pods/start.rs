@@ -9,7 +9,7 @@ use std::path::Path;
 use client::EventType::{Normal, Warning};
 use cri::v1::{self, CreateContainerRequest, Mount, MountPropagation, StartContainerRequest};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Secret};
+use k8s_openapi::api::core::v1::{Container, Secret, VolumeMount};
 
 use super::hooks;
 use super::memory::Waiting;
@@ -17,6 +17,7 @@ use super::pod::{PodExt, Role};
 use super::worker::Worker;
 use crate::cri_config::container::{self, Inputs};
 use crate::cri_config::{hosts, sandbox, security};
+use crate::expand::expand_known;
 use crate::handler::Target;
 use crate::image::{self, Decision, Image, Login};
 use crate::image_access::{Holder, credential_hash};
@@ -42,6 +43,28 @@ struct Start<'a> {
 /// The container for which an image is pulled: it is the key, or the part of it before the volume's name.
 pub(super) fn image_owner(key: &str) -> &str {
     key.split_once('/').map_or(key, |(container, _)| container)
+}
+
+/// Whether what is mounted below the volume is to be read-only too.
+fn wants_deep(mount: &VolumeMount) -> bool {
+    matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"))
+}
+
+/// What of its volume a container mounts, if not all.
+fn part(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {
+    let part = match (&mount.sub_path_expr, &mount.sub_path) {
+        (Some(expression), _) if !expression.is_empty() => expand_known(expression, env)?,
+        (_, Some(part)) if !part.is_empty() => part.clone(),
+        _ => return Ok(None),
+    };
+    // The API server has seen the expression and not what is in its variables.
+    if part.starts_with('/') {
+        return Err(format!("error SubPath `{part}` must not be an absolute path"));
+    }
+    if part.split('/').any(|step| step == "..") {
+        return Err(format!("unable to provision SubPath `{part}`: must not contain '..'"));
+    }
+    Ok(Some(part))
 }
 
 fn image_mount(container_path: String, image: &Image, part: Option<String>) -> Mount {
@@ -202,7 +225,7 @@ impl Worker {
         }
         self.tell(name, Normal, "Pulling", format!("Pulling image {image:?}"));
         let logins = self.logins(&reference).await;
-        let config = sandbox::config(&self.pod, 0, &self.context.config, &self.context.node_dns);
+        let config = sandbox::config(&self.pod, 0, None, &self.context.config, &self.context.node_dns);
         let (images, mailbox) = (self.context.images.clone(), self.mailbox.clone());
         let (key, image) = (key.to_owned(), image.to_owned());
         self.memory.pulling.insert(name.to_owned());
@@ -312,10 +335,20 @@ impl Worker {
             volumes: &volumes,
         };
         let env = env::resolve(container, &facts, &self.objects).await.map_err(refused)?;
+        let deep = match container.volume_mounts.iter().flatten().any(wants_deep) {
+            true => {
+                let handler = self.runtime_handler().await.map_err(refused)?;
+                let features = self.features(&handler).await.map_err(refused)?;
+                features.recursive_read_only_mounts
+            }
+            false => false,
+        };
         let mounts = self
-            .mounts(container, &env, &addresses.pod, volume_images)
+            .mounts(container, &env, &addresses.pod, volume_images, deep)
             .map_err(refused)?;
-        let sandbox_config = sandbox::config(&pod, sandbox.attempt, &self.context.config, &self.context.node_dns);
+        let users = self.users().await.map_err(refused)?;
+        let (attempt, dns) = (sandbox.attempt, &self.context.node_dns);
+        let sandbox_config = sandbox::config(&pod, attempt, users.as_ref(), &self.context.config, dns);
         let logs = Path::new(&sandbox_config.log_directory).join(&container.name);
         std::fs::create_dir_all(&logs)
             .map_err(|error| refused(format!("create container log directory: {}: {error}", logs.display())))?;
@@ -326,6 +359,8 @@ impl Worker {
             env,
             mounts,
             memory_capacity: self.context.capacity.memory,
+            users,
+            seccomp_profiles: self.context.config.seccomp_dir(),
             unified: self.context.cgroups.unified(),
             target: self.target(&container.name).map_err(refused)?,
             role,
@@ -394,13 +429,15 @@ impl Worker {
             .transpose()
     }
 
-    /// Volumes, /etc/hosts, and the file for the container's last words.
+    /// Volumes, /etc/hosts, and the file for the container's last words. `deep` says that the runtime can make what is mounted below a
+    /// volume read-only too.
     fn mounts(
         &self,
         container: &Container,
         env: &[(String, String)],
         ips: &[String],
         images: &HashMap<String, Image>,
+        deep: bool,
     ) -> Result<Vec<Mount>, String> {
         let none = Default::default();
         let paths = self.volumes.as_ref().unwrap_or(&none);
@@ -416,11 +453,13 @@ impl Worker {
         }
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-            let part = match (&mount.sub_path_expr, &mount.sub_path) {
-                (Some(expression), _) if !expression.is_empty() => Some(crate::expand::expand(expression, env)),
-                (_, Some(part)) if !part.is_empty() => Some(part.clone()),
-                _ => None,
-            };
+            let part = part(mount, env)?;
+            if mount.recursive_read_only.as_deref() == Some("Enabled") && !deep {
+                return Err(format!(
+                    "volume {:?} requested recursive read-only mount, but it is not supported by the runtime",
+                    mount.name
+                ));
+            }
             let container_path = Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned();
             if let Some(image) = images.get(&mount.name) {
                 mounts.push(image_mount(container_path, image, part));
@@ -456,7 +495,7 @@ impl Worker {
                 host_path: host_path.to_string_lossy().into_owned(),
                 readonly: volume.read_only || mount.read_only.unwrap_or(false),
                 propagation: propagation.into(),
-                recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
+                recursive_read_only: deep && wants_deep(mount),
                 ..Default::default()
             });
         }
@@ -511,4 +550,37 @@ fn write(path: &Path, data: &[u8], mode: u32) -> Result<(), String> {
         .and_then(|()| std::fs::write(path, data))
         .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(mode)))
         .map_err(|error| format!("write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parts_of_volumes() {
+        let env = [("UP", "../x"), ("ABS", "/x"), ("NAME", "p")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        for (field, text, expected) in [
+            ("subPath", "a/$(NAME)", Ok(Some("a/$(NAME)"))),
+            ("subPathExpr", "a/$(NAME)", Ok(Some("a/p"))),
+            ("subPathExpr", "", Ok(None)),
+            ("subPathExpr", "$(NONE)/a", Err("missing value for \"NONE\"")),
+            (
+                "subPathExpr",
+                "$(ABS)",
+                Err("error SubPath `/x` must not be an absolute path"),
+            ),
+            (
+                "subPathExpr",
+                "a/$(UP)",
+                Err("unable to provision SubPath `a/../x`: must not contain '..'"),
+            ),
+        ] {
+            let mount = serde_json::from_value(json!({"name": "v", "mountPath": "/m", field: text})).unwrap();
+            let expected = expected.map(|part| part.map(str::to_owned)).map_err(str::to_owned);
+            assert_eq!(part(&mount, &env), expected, "{text}");
+        }
+    }
 }

@@ -201,7 +201,7 @@ impl Sight<'_> {
                 .map(|latest| latest.image_ref.clone())
                 .or(known.map(|known| known.image_id.clone()))
                 .unwrap_or_default(),
-            container_id: latest.map(container_id).or_else(|| known?.container_id.clone()),
+            container_id: latest.map(Instance::full_id).or_else(|| known?.container_id.clone()),
             state: Some(state),
             last_state: Some(last.unwrap_or_default()),
             allocated_resources: container
@@ -349,16 +349,12 @@ fn shorten(status: &mut ContainerStatus, longest: usize) {
 
 /// How a container ended before its present instance, as its last status says, which may be that of an earlier one.
 fn left_behind(known: &ContainerStatus, present: Option<&Instance>) -> Option<ContainerState> {
-    let same = present.is_some_and(|present| known.container_id.as_deref() == Some(&container_id(present)));
+    let same = present.is_some_and(|present| known.container_id.as_deref() == Some(&present.full_id()));
     let told = [known.state.as_ref().filter(|_| !same), known.last_state.as_ref()];
     told.into_iter()
         .flatten()
         .find(|state| state.terminated.is_some())
         .cloned()
-}
-
-fn container_id(instance: &Instance) -> String {
-    format!("podium://{}", instance.id)
 }
 
 /// When the pod is over, so are its containers. One whose end nobody saw has failed, so that it is taken neither for one that went well nor
@@ -434,7 +430,7 @@ fn ended(instance: &Instance) -> ContainerState {
             message: Some(instance.message.clone()).filter(|message| !message.is_empty()),
             started_at: Some(Time(time(instance.started_at))),
             finished_at: Some(Time(time(instance.finished_at))),
-            container_id: Some(container_id(instance)),
+            container_id: Some(instance.full_id()),
             signal: None,
         }),
         ..Default::default()

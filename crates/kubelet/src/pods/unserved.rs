@@ -1,11 +1,37 @@
-//! What a pod asks for and this kubelet does not do, so that nobody finds out by waiting.
+//! What a pod asks for and does not get here, because this kubelet does not do it or the node's kernel cannot, so that nobody finds out by
+//! waiting.
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::admission::{self, Kernel};
 use super::pod::PodExt;
 
-/// The paths of such fields.
-pub fn fields(pod: &Pod) -> Vec<String> {
+/// What is told of each such field.
+pub fn messages(pod: &Pod, kernel: Kernel) -> Vec<String> {
+    let unserved = fields(pod)
+        .into_iter()
+        .map(|field| format!("{field} is not served by this build and has no effect"));
+    let mut messages: Vec<String> = unserved.collect();
+    if !kernel.app_armor && admission::app_armor(pod).any(|profile| profile.type_ == "RuntimeDefault") {
+        messages.push("appArmorProfile has no effect: AppArmor is not enabled on the host".into());
+    }
+    if !kernel.selinux && asks_for_selinux(pod) {
+        messages.push("seLinuxOptions has no effect: SELinux is not enabled on the host".into());
+    }
+    messages
+}
+
+fn asks_for_selinux(pod: &Pod) -> bool {
+    let of_pod = pod.spec().and_then(|spec| spec.security_context.as_ref());
+    let mut own = pod
+        .containers()
+        .filter_map(|(_, container)| container.security_context.as_ref());
+    of_pod.is_some_and(|context| context.se_linux_options.is_some())
+        || own.any(|context| context.se_linux_options.is_some())
+}
+
+/// The paths of fields that are not served.
+fn fields(pod: &Pod) -> Vec<String> {
     let mut fields = Vec::new();
     let Some(spec) = pod.spec() else { return fields };
     let lists = [
@@ -14,35 +40,18 @@ pub fn fields(pod: &Pod) -> Vec<String> {
     ];
     for (list, containers) in lists {
         for (index, container) in containers.iter().enumerate() {
-            let asked = [(
-                "resources.claims",
-                container
-                    .resources
-                    .as_ref()
-                    .is_some_and(|resources| resources.claims.is_some()),
-            )];
-            fields.extend(
-                asked
-                    .iter()
-                    .filter(|(_, asked)| *asked)
-                    .map(|(field, _)| format!("spec.{list}[{index}].{field}")),
-            );
+            let resources = container.resources.as_ref();
+            if resources.is_some_and(|resources| resources.claims.is_some()) {
+                fields.push(format!("spec.{list}[{index}].resources.claims"));
+            }
         }
     }
-    let asked = [
-        ("spec.hostUsers", spec.host_users == Some(false)),
-        ("spec.schedulingGroup", spec.scheduling_group.is_some()),
-        (
-            "spec.resourceClaims",
-            spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
-        ),
-    ];
-    fields.extend(
-        asked
-            .iter()
-            .filter(|(_, asked)| *asked)
-            .map(|(field, _)| (*field).to_owned()),
-    );
+    if spec.scheduling_group.is_some() {
+        fields.push("spec.schedulingGroup".into());
+    }
+    if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        fields.push("spec.resourceClaims".into());
+    }
     fields
 }
 
@@ -55,19 +64,25 @@ mod tests {
 
     #[test]
     fn each_field_is_named() {
-        let pod = serde_json::from_value(
-            json!({"spec": {"hostUsers": false, "schedulingGroup": {"podGroupName": "g"}, "containers": [
-                {"name": "a"}, {"name": "b", "resources": {"claims": []}},
-            ]}}),
-        )
+        let pod = serde_json::from_value(json!({"spec": {"resourceClaims": [{"name": "r"}], "schedulingGroup": {"podGroupName": "g"}, "containers": [
+            {"name": "a", "securityContext": {"seLinuxOptions": {"level": "s0"}}}, {"name": "b", "resources": {"claims": []}},
+        ], "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}}))
         .unwrap();
+        let unserved = |field: &str| format!("{field} is not served by this build and has no effect");
         assert_eq!(
-            fields(&pod),
+            messages(&pod, Kernel::default()),
             [
-                "spec.containers[1].resources.claims",
-                "spec.hostUsers",
-                "spec.schedulingGroup"
+                unserved("spec.containers[1].resources.claims"),
+                unserved("spec.schedulingGroup"),
+                unserved("spec.resourceClaims"),
+                "appArmorProfile has no effect: AppArmor is not enabled on the host".into(),
+                "seLinuxOptions has no effect: SELinux is not enabled on the host".into(),
             ]
         );
+        let confining = Kernel {
+            app_armor: true,
+            selinux: true,
+        };
+        assert_eq!(messages(&pod, confining).len(), 3);
     }
 }

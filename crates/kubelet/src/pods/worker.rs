@@ -22,7 +22,7 @@ use super::resize::Resize;
 use super::start::{CONFIG_ERROR, image_owner};
 use super::status::{self, Facts};
 use super::writer::{Wanted, Writer};
-use super::{View, conditions, unserved};
+use super::{View, admission, conditions, unserved};
 use crate::cri_config::sandbox;
 use crate::field::Addresses;
 use crate::objects::Objects;
@@ -243,7 +243,8 @@ impl Worker {
     }
 
     async fn look(&mut self) -> cri::Result<()> {
-        let mut observed = Observed::of(&*self.context.runtime, self.pod.uid(), &self.observed).await?;
+        let (runtime, name) = (&*self.context.runtime, self.context.runtime_name().await?);
+        let mut observed = Observed::of(runtime, name, self.pod.uid(), &self.observed).await?;
         observed.read_messages(&self.pod, &self.observed).await;
         self.observed = Arc::new(observed);
         let alive = &self.observed.instances;
@@ -274,6 +275,14 @@ impl Worker {
         if other_os && self.observed.sandboxes.is_empty() {
             let message = "Failed to admit pod as the OS field doesn't match node OS";
             return self.refuse("PodOSNotSupported".into(), message.into());
+        }
+        // What runs already was admitted by an earlier kubelet.
+        let refusal = self.observed.sandboxes.is_empty().then(|| {
+            let allowed = &self.context.config.allowed_unsafe_sysctls;
+            admission::refusal(&self.pod, allowed, self.context.kernel)
+        });
+        if let Some(refusal) = refusal.flatten() {
+            return self.refuse(refusal.reason.into(), refusal.message);
         }
         if plan::active_deadline(&self.pod).is_some_and(|deadline| deadline <= now)
             && !plan::is_over(&self.pod, &self.observed, &self.memory)
@@ -352,8 +361,7 @@ impl Worker {
     }
 
     fn tell_unserved(&self) {
-        for field in unserved::fields(&self.pod) {
-            let message = format!("{field} is not served by this build and has no effect");
+        for message in unserved::messages(&self.pod, self.context.kernel) {
             self.context
                 .events
                 .record(&self.pod.reference(), Warning, "FieldNotServed", message);

@@ -59,6 +59,7 @@ pub fn apply(directory: &Path, source: &Source, fs_group: Option<i64>) -> Result
         }
         // Mounted before.
         Source::Ceph(ceph) => mounted.read_only = ceph.read_only,
+        Source::Nfs(nfs) => mounted.read_only = nfs.read_only,
     }
     Ok(mounted)
 }

@@ -183,7 +183,7 @@ impl Ceph {
             }
             _ => failed(&error.to_string()),
         })?;
-        let mut group = Group(child.id());
+        let mut group = Group::of(&child);
         // It stays behind with the error output in its hands, so that is read only once the first process ended.
         let stderr = child.stderr.take();
         let status = match tokio::time::timeout(PATIENCE, child.wait()).await {
@@ -192,7 +192,7 @@ impl Ceph {
             Err(_) => return Err(failed("the cluster does not answer")),
         };
         if status.success() {
-            group.0 = None;
+            group.forget();
             return Ok(());
         }
         let said = match stderr {
@@ -208,7 +208,19 @@ impl Ceph {
 }
 
 /// The processes of a client that is not to stay.
-struct Group(Option<u32>);
+pub(super) struct Group(Option<u32>);
+
+impl Group {
+    /// Those of a child that leads a group of its own.
+    pub fn of(child: &tokio::process::Child) -> Self {
+        Self(child.id())
+    }
+
+    /// They are done, or may stay.
+    pub fn forget(&mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     CephFSVolumeSource, LocalObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
 };
 
+use super::nfs::Nfs;
 use super::resolve::Context;
 use super::{Source, resolve};
 use crate::pods::pod::PodExt;
@@ -101,6 +102,9 @@ pub async fn find(pod: &Pod, name: &str, made_for_it: bool, context: &Context<'_
             user: ceph.user,
         };
         ("cephfs", Source::Ceph(resolve::ceph(&source, context.objects).await?))
+    } else if let Some(nfs) = spec.nfs {
+        let options = spec.mount_options.unwrap_or_default();
+        ("nfs", Source::Nfs(Nfs::of(nfs, options)))
     } else {
         return Err(format!(
             "PersistentVolume {name:?} is of a kind that is not served by this build"

@@ -6,7 +6,7 @@
 //!   containers/<name>/<hex>                      a container's termination message
 //!   volumes/kubernetes.io~empty-dir/<volume>/    a directory, or a tmpfs
 //!   volumes/kubernetes.io~configmap/<volume>/    ..data -> ..<time>/, <key> -> ..data/<key>
-//!   volumes/kubernetes.io~secret/…  ~projected/…  ~downward-api/…  ~cephfs/…
+//!   volumes/kubernetes.io~secret/…  ~projected/…  ~downward-api/…  ~cephfs/…  ~nfs/…
 //!   volume-subpaths/<volume>/<container>/<n>     bind mounts of parts of volumes
 //! ```
 //!
@@ -18,6 +18,7 @@ mod atomic;
 mod ceph;
 mod claim;
 mod nested;
+mod nfs;
 mod ownership;
 mod resolve;
 mod subpath;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use ceph::Ceph;
+use nfs::Nfs;
 pub use resolve::{Context, resolve};
 pub use subpath::bind as bind_subpath;
 pub use teardown::tear_down;
@@ -88,6 +90,8 @@ pub enum Source {
     },
     /// A part of a Ceph file system.
     Ceph(Ceph),
+    /// What an NFS server exports.
+    Nfs(Nfs),
 }
 
 /// A volume of the spec, found.
@@ -180,12 +184,12 @@ pub async fn set_up(
         return Ok(HashMap::new());
     }
     for (_, directory, found, _) in &resolved {
-        if let Source::Ceph(ceph) = &found.source {
-            mount_ceph(ceph, directory).await.map_err(|message| Failure {
+        mount_remote(&found.source, directory)
+            .await
+            .map_err(|message| Failure {
                 volume: found.name.clone(),
                 message,
             })?;
-        }
     }
     let fs_group = pod.spec().and_then(|spec| spec.security_context.as_ref()?.fs_group);
     let all = move || {
@@ -215,8 +219,11 @@ pub async fn set_up(
     }
 }
 
-/// Mounts a Ceph file system, unless it is there already.
-async fn mount_ceph(ceph: &Ceph, directory: &Path) -> Result<(), String> {
+/// Mounts a file system of another machine's, unless it is there already.
+async fn mount_remote(source: &Source, directory: &Path) -> Result<(), String> {
+    if !matches!(source, Source::Ceph(_) | Source::Nfs(_)) {
+        return Ok(());
+    }
     let at = directory.to_owned();
     // A look at a dead mount may never return.
     let prepared = tokio::task::spawn_blocking(move || apply::prepare_mount(&at)).await;
@@ -224,7 +231,11 @@ async fn mount_ceph(ceph: &Ceph, directory: &Path) -> Result<(), String> {
     if there {
         return Ok(());
     }
-    ceph.mount(directory, &directory.with_added_extension("keyring")).await
+    match source {
+        Source::Ceph(ceph) => ceph.mount(directory, &directory.with_added_extension("keyring")).await,
+        Source::Nfs(nfs) => nfs.mount(directory).await,
+        _ => Ok(()),
+    }
 }
 
 /// Whether a volume is made of data, and so changes when objects do.

@@ -135,6 +135,7 @@ pub fn start(
         port: PORT,
         max_pods: MAX_PODS,
         pod_pids_limit: settings.pod_max_pids,
+        allowed_unsafe_sysctls: settings.allowed_unsafe_sysctls.clone(),
         pod_manifest_path: Some(settings.pod_manifest_path.clone()),
         manifest_url: settings.manifest_url.clone().map(|url| kubelet::ManifestUrl {
             url,

@@ -19,8 +19,8 @@ use crate::record::{ContainerRecord, Proto, Status};
 use crate::rootfs::Part;
 use crate::runtime::{Container, Inner, Sandbox, new_id, now};
 use crate::shim::protocol::Confinement;
-use crate::spec::{self, Accounts, Image};
-use crate::{host, pod_files, rootfs, signal, working_dir};
+use crate::spec::{self, Accounts, Image, PodUsers};
+use crate::{host, pod_files, rootfs, signal, users, working_dir};
 
 /// What a container sees of images.
 struct Roots {
@@ -77,6 +77,7 @@ impl Inner {
             gid: identity.gid,
             groups: identity.groups,
             confinement: Confinement::default(),
+            staging: None,
             status: Status::Created,
         };
         let dir = self.layout.container(&id);
@@ -112,9 +113,11 @@ impl Inner {
         let config = &record.config.0;
         let pod = sandbox.record.lock().config.0.clone();
         record.stop_signal = signal::stop_signal(config.stop_signal(), &image.stop_signal);
-        let names = rootfs::prepare(dir, &self.layout.writable(&record.id), &roots.layers)
+        let users = self.users_of(sandbox, &pod)?;
+        let users = users.as_ref();
+        let names = rootfs::prepare(dir, &self.layout.writable(&record.id), &roots.layers, users)
             .map_err(|err| failed("prepare the container's root in", dir, &err))?;
-        let volumes = image_volume::link(dir, &roots.volumes)
+        let volumes = image_volume::link(dir, &roots.volumes, users)
             .map_err(|err| failed("link the images of volumes in", dir, &err))?;
         make_sources(config)?;
         if let Some(log) = log_path(&pod, config)
@@ -134,7 +137,7 @@ impl Inner {
             _ => None,
         };
         let cgroup = PathBuf::from(format!("{}/{}", sandbox.cgroup_parent(), record.id));
-        let (spec, confinement) = spec::spec(&spec::Request {
+        let specified = spec::spec(&spec::Request {
             config,
             image,
             accounts,
@@ -146,18 +149,32 @@ impl Inner {
             pid_of: self.pid_of(sandbox, namespaces.pid(), &namespaces.target_id)?,
             devices: &devices(config, context.privileged)?,
             seccomp_profile: seccomp_profile.as_deref(),
+            users,
         })
         .map_err(|err| self.refused(&err))?;
-        if let Some(process) = spec.process() {
+        if let Some(process) = specified.spec.process() {
             let upper = self.layout.writable(&record.id).join("upper");
-            let made = working_dir::make(process.cwd(), &config.mounts, &roots.layers, &upper);
+            let made = working_dir::make(process.cwd(), &config.mounts, &roots.layers, &upper, users);
             made.map_err(|err| failed("make the working directory", process.cwd(), &err))?;
         }
-        record.confinement = confinement;
+        record.confinement = specified.confinement;
+        record.staging = specified.staging;
         let path = dir.join("config.json");
-        spec.save(&path)
+        specified
+            .spec
+            .save(&path)
             .map_err(|err| Error::unknown(format!("write {}: {err}", path.display())))?;
         Ok(Container::new(record, sandbox.clone(), dir.to_owned()))
+    }
+
+    /// The pod's own users, whose namespace its pause process keeps.
+    fn users_of(&self, sandbox: &Sandbox, pod: &PodSandboxConfig) -> Result<Option<PodUsers>> {
+        let pause = sandbox.record.lock().pause_pid;
+        Ok(users::of_pod(pod)?.map(|users| PodUsers {
+            users,
+            namespace: PathBuf::from(format!("/proc/{pause}/ns/user")),
+            layers: self.images.layers_dir().to_owned(),
+        }))
     }
 
     /// The process whose PID namespace the container will share.

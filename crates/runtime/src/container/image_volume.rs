@@ -9,7 +9,7 @@ use cri::{Error, Result};
 use crate::images::Images;
 use crate::rootfs::{self, Part};
 use crate::runtime::Inner;
-use crate::spec::ImageVolume;
+use crate::spec::{ImageVolume, PodUsers};
 
 /// Under what name a container holds the image of one of its mounts.
 fn holder(container: &str, index: usize) -> String {
@@ -52,12 +52,12 @@ impl Inner {
 }
 
 /// Names the parts in the bundle.
-pub(super) fn link(bundle: &Path, parts: &[Part]) -> io::Result<Vec<ImageVolume>> {
+pub(super) fn link(bundle: &Path, parts: &[Part], pod: Option<&PodUsers>) -> io::Result<Vec<ImageVolume>> {
     let name = |(index, part): (usize, &Part)| match part {
         Part::File(path) => Ok(ImageVolume::Path(path.clone())),
         Part::Directory(layers) => match layers.as_slice() {
             [only] => Ok(ImageVolume::Path(only.clone())),
-            layers => rootfs::link(bundle, &format!("v{index}-"), layers).map(ImageVolume::Layers),
+            layers => rootfs::link(bundle, &format!("v{index}-"), layers, pod).map(ImageVolume::Layers),
         },
     };
     parts.iter().enumerate().map(name).collect()

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use cri::{Error, Result};
 
 pub(crate) use sessions::Handle;
-pub(crate) use status::{list_entry, matches, status};
+pub(crate) use status::{details, list_entry, matches, specification, status};
 
 use crate::runtime::{Container, Inner};
 

@@ -8,6 +8,7 @@ use crate::client::ShimError;
 use crate::record::{Ended, Status};
 use crate::runtime::{Container, Inner, now};
 use crate::shim::protocol::{Answer, FailureKind, Request, Start};
+use crate::users;
 
 /// The exit code of a container whose process could not be started.
 const START_ERROR: i32 = 128;
@@ -33,8 +34,11 @@ impl Inner {
             tty: config.tty,
             stdin: config.stdin,
             stdin_once: config.stdin_once,
-            uid: container.record.uid,
+            uid: users::of_pod(&pod)?
+                .and_then(|users| users.outer_uid(container.record.uid))
+                .unwrap_or(container.record.uid),
             confinement: container.record.confinement.clone(),
+            staging: container.record.staging.clone(),
         };
         let Some(shim) = container.sandbox.shim() else {
             return Err(self.not_started(&container, &ShimError::Gone));

@@ -1,9 +1,13 @@
 //! Containers as the kubelet sees them.
 
+use std::path::Path;
+
 use cri::v1::{
     Container as Listed, ContainerFilter, ContainerResources, ContainerState, ContainerStatus, ContainerUser,
     ImageSpec, LinuxContainerUser,
 };
+
+use serde_json::json;
 
 use super::create::log_path;
 use crate::record::Status;
@@ -63,6 +67,26 @@ pub(crate) fn status(container: &Container) -> ContainerStatus {
         }),
         stop_signal: config.stop_signal,
     }
+}
+
+/// What a verbose answer says beside the status: the process, and the specification that it was made from.
+pub(crate) fn details(container: &Container) -> serde_json::Value {
+    let pid = match &*container.status.borrow() {
+        Status::Running { pid, .. } => *pid,
+        Status::Created | Status::Exited(_) => 0,
+    };
+    json!({
+        "sandboxID": container.record.sandbox_id,
+        "pid": pid,
+        "cgroup": container.cgroup(),
+        "runtimeSpec": specification(&container.dir),
+    })
+}
+
+/// What stands in a bundle; null when it is not there any more.
+pub(crate) fn specification(bundle: &Path) -> serde_json::Value {
+    let text = std::fs::read(bundle.join("config.json")).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// What lists say of a container.

@@ -166,6 +166,11 @@ impl Layers {
     }
 
     /// Where a layer is, or will be.
+    /// Where all of them are.
+    pub fn directory(&self) -> &Path {
+        &self.layers
+    }
+
     pub fn path(&self, diff_id: &str) -> PathBuf {
         self.layers.join(name(diff_id))
     }

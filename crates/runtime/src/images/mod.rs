@@ -162,6 +162,11 @@ impl Images {
         Ok(image.config.clone())
     }
 
+    /// The directory of all layers.
+    pub(crate) fn layers_dir(&self) -> &Path {
+        self.0.layers.directory()
+    }
+
     /// The directories of an image's layers, the lowest first.
     pub fn layers(&self, id: &str) -> Result<Vec<PathBuf>> {
         let index = self.index();

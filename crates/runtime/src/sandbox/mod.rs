@@ -1,13 +1,14 @@
 //! Sandboxes: a pod's namespaces, its pause container and its shim. One verb a file.
 
 mod remove;
+mod resources;
 mod run;
 mod status;
 mod stop;
 
 use cri::v1::{NamespaceMode, NamespaceOption, PodSandboxConfig};
 
-pub(crate) use status::{matches, selected, status, summary};
+pub(crate) use status::{details, matches, selected, status, summary};
 
 /// Which namespaces of the node the pod shares.
 pub(crate) fn namespace_options(config: &PodSandboxConfig) -> NamespaceOption {

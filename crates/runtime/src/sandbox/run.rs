@@ -17,8 +17,8 @@ use super::{namespace_options, on_host_network};
 use crate::client::{ShimClient, ShimError};
 use crate::record::{Proto, SandboxRecord};
 use crate::runtime::{Inner, Sandbox, new_id, now};
-use crate::shim::protocol::{Answer, Confinement, Namespaces, Request, Start};
-use crate::{HostPort, PodLink, Protocol, host, pod_files, spec};
+use crate::shim::protocol::{Answer, Confinement, Namespaces, Request, Stage, Staged, Staging, Start, Users};
+use crate::{HostPort, PodLink, Protocol, host, pod_files, spec, users};
 
 /// The pause program, see `pause/pause.rs`.
 const PAUSE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
@@ -41,6 +41,9 @@ impl Inner {
             )));
         }
         let cgroup_parent = cgroup_parent(&config)?;
+        if users::of_pod(&config)?.is_some() && !self.host.user_namespaces {
+            return Err(Error::failed_precondition("the node's kernel has no user namespaces"));
+        }
         let id = new_id();
         let dir = self.layout.sandbox(&id);
         let sandbox = Arc::new(Sandbox::new(
@@ -74,8 +77,9 @@ impl Inner {
 
     async fn bring_up(self: &Arc<Self>, sandbox: &Arc<Sandbox>, config: &PodSandboxConfig) -> Result<()> {
         let options = namespace_options(config);
+        let users = users::of_pod(config)?;
         fs::create_dir_all(&sandbox.dir).map_err(|err| failed("create", &sandbox.dir, &err))?;
-        pod_files::write(&sandbox.dir, config, options.ipc() == NamespaceMode::Node)
+        pod_files::write(&sandbox.dir, config, options.ipc() == NamespaceMode::Node, users)
             .map_err(|err| failed("write the pod's files in", &sandbox.dir, &err))?;
         self.zygote.fork(&sandbox.id, &sandbox.dir).map_err(shim_failure)?;
         let shim = self.connect(sandbox).map_err(shim_failure)?;
@@ -90,15 +94,17 @@ impl Inner {
                 .as_ref()
                 .map(|linux| linux.sysctls.clone().into_iter().collect())
                 .unwrap_or_default(),
+            users,
         };
-        let shim_pid = match shim.call(Request::Open(namespaces), Vec::new()).await {
-            Ok((Answer::Opened { pid }, _)) => pid,
+        let (shim_pid, users_at) = match shim.call(Request::Open(namespaces), Vec::new()).await {
+            Ok((Answer::Opened { pid, users }, _)) => (pid, users),
             Ok((other, _)) => return Err(Error::internal(format!("unexpected answer {other:?} of the shim"))),
             Err(err) => return Err(shim_failure(err)),
         };
         sandbox.record.lock().shim_pid = shim_pid;
+        let users = users.zip(users_at.map(|fd| PathBuf::from(format!("/proc/{shim_pid}/fd/{fd}"))));
         let (pause, network) = tokio::join!(
-            self.start_pause(&shim, sandbox, options.pid() == NamespaceMode::Node),
+            self.start_pause(&shim, sandbox, options.pid() == NamespaceMode::Node, users),
             self.attach(sandbox, config, own_network),
         );
         let (pause_pid, ips) = (pause?, network?);
@@ -108,13 +114,35 @@ impl Inner {
         Ok(())
     }
 
-    async fn start_pause(&self, shim: &ShimClient, sandbox: &Sandbox, host_pid: bool) -> Result<i32> {
+    async fn start_pause(
+        &self,
+        shim: &ShimClient,
+        sandbox: &Sandbox,
+        host_pid: bool,
+        users: Option<(Users, PathBuf)>,
+    ) -> Result<i32> {
         let rootfs = self
             .pause_root()
             .map_err(|err| failed("prepare", &self.layout.pause(), &err))?;
         let cgroup = PathBuf::from(sandbox.cgroup());
-        let spec =
-            spec::pause(&rootfs, &cgroup, &self.host, host_pid).map_err(|err| Error::internal(err.to_string()))?;
+        // A pod's own users find the root in the bundle, as they need not be able to reach it elsewhere.
+        let staging = users.as_ref().map(|_| Staging {
+            layers: None,
+            mounts: vec![Staged {
+                what: Stage::Tree {
+                    source: rootfs.clone(),
+                    mapped: false,
+                },
+                target: "rootfs".into(),
+            }],
+        });
+        let rootfs = match staging {
+            Some(_) => sandbox.dir.join("rootfs"),
+            None => rootfs,
+        };
+        let users = users.as_ref().map(|(users, path)| (path.as_path(), *users));
+        let spec = spec::pause(&rootfs, &cgroup, &self.host, host_pid, users)
+            .map_err(|err| Error::internal(err.to_string()))?;
         let path = sandbox.dir.join("config.json");
         spec.save(&path)
             .map_err(|err| Error::unknown(format!("write {}: {err}", path.display())))?;
@@ -130,6 +158,7 @@ impl Inner {
             uid: 0,
             // The pause program does nothing that a filter could refuse, and has no capability.
             confinement: Confinement::default(),
+            staging,
         };
         match shim.call(Request::Start(Box::new(start)), Vec::new()).await {
             Ok((Answer::Started { pid, .. }, _)) => Ok(pid),

@@ -7,7 +7,10 @@ use cri::v1::{
     PodSandboxStatus,
 };
 
+use serde_json::json;
+
 use super::namespace_options;
+use crate::container;
 use crate::runtime::Sandbox;
 
 fn state(ready: bool) -> PodSandboxState {
@@ -41,6 +44,20 @@ pub(crate) fn status(sandbox: &Sandbox) -> PodSandboxStatus {
         annotations: config.annotations.clone(),
         runtime_handler: record.runtime_handler.clone(),
     }
+}
+
+/// What a verbose answer says beside the status: the pause process, and the specification that it was made from.
+pub(crate) fn details(sandbox: &Sandbox) -> serde_json::Value {
+    let (pid, ready) = {
+        let record = sandbox.record.lock();
+        (record.pause_pid, record.ready)
+    };
+    json!({
+        "pid": if ready { pid } else { 0 },
+        "cgroup": sandbox.cgroup(),
+        "netns": sandbox.netns(),
+        "runtimeSpec": container::specification(&sandbox.dir),
+    })
 }
 
 /// What lists say of a sandbox.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -15,6 +15,7 @@ use super::container::{Container, send};
 use super::output::{CHUNK, Progress};
 use super::packet::{self, MAX_PACKET, Packet};
 use super::protocol::{Answer, Attach, Call, Exit, Failure, Message, Request};
+use super::users::Held;
 use super::{exec, logs, start};
 
 const LISTENER: u64 = 0;
@@ -34,6 +35,8 @@ struct Shim {
     execs: BTreeMap<i32, u64>,
     buffer: Vec<u8>,
     closing: bool,
+    /// The pod's own user namespace.
+    held: Option<Held>,
 }
 
 struct Connection {
@@ -60,6 +63,7 @@ pub(super) fn run(listener: OwnedFd) -> io::Result<()> {
         execs: BTreeMap::new(),
         buffer: Vec::new(),
         closing: false,
+        held: None,
     };
     let mut events = [EpollEvent::empty(); 32];
     while !shim.finished() {
@@ -185,9 +189,10 @@ impl Shim {
     fn answer(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Result<(Answer, Vec<OwnedFd>), Failure> {
         let answer = match request {
             Request::Open(namespaces) => {
-                start::open(&namespaces)?;
+                self.held = start::open(&namespaces)?;
                 Answer::Opened {
                     pid: nix::unistd::getpid().as_raw(),
+                    users: self.held.as_ref().map(|held| held.namespace.as_raw_fd()),
                 }
             }
             Request::State => Answer::State {
@@ -198,7 +203,7 @@ impl Shim {
                     return Err(Failure::other(format!("container {} was started already", request.id)));
                 }
                 let next = &mut self.next_token;
-                let container = start::start(*request, &self.epoll, || {
+                let container = start::start(*request, &self.epoll, self.held.as_ref(), || {
                     *next += 1;
                     *next
                 })?;
@@ -223,8 +228,12 @@ impl Shim {
                 Answer::Done
             }
             Request::Exec(request) => {
-                let container = self.running(&request.id)?;
-                let (pid, master) = exec::exec(container, &request, descriptors)?;
+                let held = self.held.take();
+                let executed = self
+                    .running(&request.id)
+                    .and_then(|container| exec::exec(container, &request, held.as_ref(), descriptors));
+                self.held = held;
+                let (pid, master) = executed?;
                 self.execs.insert(pid, request.exec);
                 return Ok((Answer::Executed { pid }, master.into_iter().collect()));
             }

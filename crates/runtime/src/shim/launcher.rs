@@ -4,13 +4,16 @@
 //! can be run, then to run it. The words of its errors are those that users know from other runtimes.
 
 use std::ffi::CString;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use oci_spec::runtime::Spec;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, Spec};
 
 use super::filter::Filter;
 use super::protocol::Confinement;
@@ -22,15 +25,78 @@ pub(super) struct Launcher {
     borrowed: Vec<Capability>,
     /// The container's own process, or a command in it.
     init: bool,
+    entry: Option<Entry>,
+}
+
+/// The way of a command into the users of its pod. libcontainer does not take a command there: it gives the command all of root's powers
+/// instead, and here they are left behind.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The shim's descriptor of the user namespace, which its children have under the same number.
+    pub(super) namespace: RawFd,
+    /// What the command is to be in it.
+    pub(super) process: Process,
+}
+
+impl Entry {
+    fn enter(&self) -> Result<(), String> {
+        let failed = |what: &str, err: nix::Error| format!("{what}: {}", describe(err));
+        // SAFETY: the shim holds the descriptor for as long as its pod lives, and its child has all that it had.
+        let namespace = unsafe { BorrowedFd::borrow_raw(self.namespace) };
+        setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(|err| failed("enter the pod's user namespace", err))?;
+        let wanted = |set: fn(&LinuxCapabilities) -> &Option<Capabilities>| -> Result<CapsHashSet, String> {
+            let names = self.process.capabilities().as_ref().and_then(|sets| set(sets).clone());
+            names.iter().flatten().map(capability).collect()
+        };
+        let (bounding, effective, permitted) = (
+            wanted(LinuxCapabilities::bounding)?,
+            wanted(LinuxCapabilities::effective)?,
+            wanted(LinuxCapabilities::permitted)?,
+        );
+        let refused = |err: caps::errors::CapsError| format!("set capabilities: {err}");
+        for other in caps::read(None, CapSet::Bounding)
+            .map_err(refused)?
+            .difference(&bounding)
+        {
+            caps::drop(None, CapSet::Bounding, *other).map_err(refused)?;
+        }
+        let user = self.process.user();
+        let groups: Vec<Gid> = user
+            .additional_gids()
+            .iter()
+            .flatten()
+            .map(|gid| Gid::from_raw(*gid))
+            .collect();
+        let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
+        setgroups(&groups).map_err(|err| failed("set groups", err))?;
+        setresgid(gid, gid, gid).map_err(|err| failed("set the group", err))?;
+        nix::sys::prctl::set_keepcaps(true).map_err(|err| failed("keep capabilities", err))?;
+        setresuid(uid, uid, uid).map_err(|err| failed("set the user", err))?;
+        nix::sys::prctl::set_keepcaps(false).map_err(|err| failed("keep capabilities", err))?;
+        caps::set(None, CapSet::Effective, &effective).map_err(refused)?;
+        caps::set(None, CapSet::Permitted, &permitted).map_err(refused)
+    }
+}
+
+/// The same capability of another library.
+fn capability(of: &oci_spec::runtime::Capability) -> Result<Capability, String> {
+    let name = of.to_string();
+    let name = match name.starts_with("CAP_") {
+        true => name,
+        false => format!("CAP_{name}"),
+    };
+    name.parse().map_err(|_| format!("capability {name:?} is not known"))
 }
 
 impl Launcher {
-    pub(super) fn new(confinement: &Confinement, init: bool) -> Result<Self, String> {
+    /// `entry` is for a command in a pod with users of its own.
+    pub(super) fn new(confinement: &Confinement, init: bool, entry: Option<Entry>) -> Result<Self, String> {
         let capability = |name: &String| name.parse().map_err(|_| format!("capability {name:?} is not known"));
         Ok(Self {
             filter: confinement.seccomp.as_ref().map(Filter::of),
             borrowed: confinement.borrowed.iter().map(capability).collect::<Result<_, _>>()?,
             init,
+            entry,
         })
     }
 
@@ -60,7 +126,8 @@ impl Launcher {
             Ok(path) => path,
             Err(reason) => return reason,
         };
-        match self.confine() {
+        let entered = self.entry.as_ref().map_or(Ok(()), Entry::enter);
+        match entered.and_then(|()| self.confine()) {
             Ok(()) => format!("exec {}: {}", path.display(), describe(execute(spec, &path))),
             Err(reason) => reason,
         }

@@ -27,6 +27,7 @@ pub(crate) mod packet;
 pub(crate) mod protocol;
 mod start;
 mod trace;
+mod users;
 mod zygote;
 
 pub(crate) use zygote::Fork;

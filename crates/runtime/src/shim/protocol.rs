@@ -58,6 +58,57 @@ pub(crate) struct Namespaces {
     pub hostname: String,
     /// Kernel parameters of the pod, dotted names.
     pub sysctls: BTreeMap<String, String>,
+    /// The users of the pod, when it has some of its own: the other namespaces are then these users'.
+    #[serde(default)]
+    pub users: Option<Users>,
+}
+
+/// How the users of a pod are those of the node: its first user and group, 0 in the pod, and how many there are.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Users {
+    pub uid: u32,
+    pub uids: u32,
+    pub gid: u32,
+    pub gids: u32,
+}
+
+impl Users {
+    /// The node's user that is this one in the pod; none when the pod has no such user.
+    pub(crate) fn outer_uid(&self, uid: u32) -> Option<u32> {
+        (uid < self.uids).then(|| self.uid.checked_add(uid)).flatten()
+    }
+
+    /// The same for groups.
+    pub(crate) fn outer_gid(&self, gid: u32) -> Option<u32> {
+        (gid < self.gids).then(|| self.gid.checked_add(gid)).flatten()
+    }
+}
+
+/// What is mounted for a container whose own users may not: its root, and where its volumes come from. All of it is
+/// in a mount namespace that nobody keeps but the container.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Staging {
+    /// The node's directory of all layers, which appears in the bundle under this name.
+    pub layers: Option<(PathBuf, PathBuf)>,
+    pub mounts: Vec<Staged>,
+}
+
+/// A mount below the bundle.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Staged {
+    pub what: Stage,
+    /// Relative to the bundle.
+    pub target: PathBuf,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Stage {
+    /// A tree of the node; its files belong to the pod's users if they are to be mapped.
+    Tree { source: PathBuf, mapped: bool },
+    /// An overlay, with mount(8)'s options; names are relative to the bundle.
+    Overlay { options: Vec<String> },
 }
 
 /// A container to create and start.
@@ -78,6 +129,8 @@ pub(crate) struct Start {
     /// Whose process it is: its streams are made this user's.
     pub uid: u32,
     pub confinement: Confinement,
+    #[serde(default)]
+    pub staging: Option<Staging>,
 }
 
 /// What a container's processes put themselves under last of all: not in the specification, because libcontainer
@@ -130,11 +183,25 @@ pub(crate) enum Message {
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Answer {
     Done,
-    Opened { pid: i32 },
-    State { containers: Vec<ContainerState> },
-    Started { pid: i32, at: i64 },
-    Executed { pid: i32 },
-    Attached { tty: bool },
+    /// `users` is the shim's descriptor of the pod's user namespace.
+    Opened {
+        pid: i32,
+        #[serde(default)]
+        users: Option<i32>,
+    },
+    State {
+        containers: Vec<ContainerState>,
+    },
+    Started {
+        pid: i32,
+        at: i64,
+    },
+    Executed {
+        pid: i32,
+    },
+    Attached {
+        tty: bool,
+    },
 }
 
 /// A request that failed.

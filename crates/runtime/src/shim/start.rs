@@ -21,14 +21,19 @@ use super::logs::{LogFile, Origin};
 use super::output::Output;
 use super::protocol::{Failure, FailureKind, Namespaces, Start};
 use super::trace;
+use super::users::{self, Held};
 
-/// Moves the shim into new namespaces, which are then the pod's.
-pub(super) fn open(namespaces: &Namespaces) -> Result<(), Failure> {
+/// Moves the shim into new namespaces, which are then the pod's. The answer is its user namespace, if it has its own.
+pub(super) fn open(namespaces: &Namespaces) -> Result<Option<Held>, Failure> {
     let mut flags = CloneFlags::empty();
     flags.set(CloneFlags::CLONE_NEWNET, namespaces.network);
     flags.set(CloneFlags::CLONE_NEWIPC, namespaces.ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, namespaces.uts);
-    unshare(flags).map_err(|err| Failure::other(format!("make the pod's namespaces: {err}")))?;
+    let made = match namespaces.users {
+        Some(users) => users::enter(users, flags).map(Some),
+        None => unshare(flags).map(|()| None).map_err(io::Error::from),
+    };
+    let held = made.map_err(|err| Failure::other(format!("make the pod's namespaces: {err}")))?;
     if namespaces.uts {
         nix::unistd::sethostname(&namespaces.hostname)
             .map_err(|err| Failure::other(format!("set the host name {:?}: {err}", namespaces.hostname)))?;
@@ -37,7 +42,7 @@ pub(super) fn open(namespaces: &Namespaces) -> Result<(), Failure> {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         fs::write(&path, value).map_err(|err| Failure::other(format!("set sysctl {name} to {value:?}: {err}")))?;
     }
-    Ok(())
+    Ok(held)
 }
 
 /// The shim's ends of a container's streams, and the container's.
@@ -98,7 +103,12 @@ impl Streams {
 }
 
 /// Creates and starts a container. `token` numbers its streams in `epoll`.
-pub(super) fn start(start: Start, epoll: &Epoll, mut token: impl FnMut() -> u64) -> Result<Container, Failure> {
+pub(super) fn start(
+    start: Start,
+    epoll: &Epoll,
+    held: Option<&Held>,
+    mut token: impl FnMut() -> u64,
+) -> Result<Container, Failure> {
     let log = match &start.log {
         Some(path) => Some(
             LogFile::open(path.clone())
@@ -110,21 +120,27 @@ pub(super) fn start(start: Start, epoll: &Epoll, mut token: impl FnMut() -> u64)
     let builder = ContainerBuilder::new(start.id.clone(), SyscallType::default())
         .with_root_path(&start.root)
         .map_err(failure)?
-        .with_executor(Launcher::new(&start.confinement, true).map_err(Failure::other)?);
+        .with_executor(Launcher::new(&start.confinement, true, None).map_err(Failure::other)?);
     let (builder, listener) = match streams.child {
         Child::Pipes { stdin, stdout, stderr } => {
             (builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None)
         }
         Child::Console { listener, path } => (builder.with_console_socket(Some(path)), Some(listener)),
     };
-    let mut created = guarded(&start.bundle, || {
-        builder
-            .as_init(&start.bundle)
-            .with_systemd(false)
-            .with_detach(true)
-            .build()
-            .map_err(failure)
-    })?;
+    let create = || {
+        guarded(&start.bundle, || {
+            builder
+                .as_init(&start.bundle)
+                .with_systemd(false)
+                .with_detach(true)
+                .build()
+                .map_err(failure)
+        })
+    };
+    let mut created = match (&start.staging, held) {
+        (Some(staging), Some(held)) => users::staged(staging, &start.bundle, held, create)?,
+        _ => create()?,
+    };
     let mut input = streams.input;
     let mut readers = streams.outputs;
     if let Some(listener) = listener {

@@ -8,6 +8,7 @@ mod mounts;
 mod process;
 mod resources;
 mod seccomp;
+mod staging;
 mod user;
 
 use std::collections::HashMap;
@@ -19,9 +20,10 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxNamespace, LinuxNamespaceType, 
 pub(crate) use mounts::PodFiles;
 pub(crate) use resources::{device, resources};
 pub(crate) use seccomp::common as common_filters;
+pub(crate) use staging::LAYERS;
 pub(crate) use user::{Accounts, identity};
 
-use crate::shim::protocol::Confinement;
+use crate::shim::protocol::{Confinement, Staging, Users};
 
 /// What the image says of its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(crate) struct Host {
     pub oom_score_floor: Option<i64>,
     /// The capabilities that this process has to give.
     pub capabilities: caps::CapsHashSet,
+    /// Pods can have users of their own.
+    pub user_namespaces: bool,
 }
 
 impl Host {
@@ -81,6 +85,18 @@ pub(crate) struct Request<'a> {
     pub devices: &'a [(LinuxDevice, String)],
     /// The text of the seccomp profile, when it is a file's.
     pub seccomp_profile: Option<&'a str>,
+    /// The pod's own users, when it has some.
+    pub users: Option<&'a PodUsers>,
+}
+
+/// The users of a pod that are not the node's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodUsers {
+    pub users: Users,
+    /// What opens their namespace.
+    pub namespace: PathBuf,
+    /// The node's directory of all layers.
+    pub layers: PathBuf,
 }
 
 /// Why a container cannot be what it is asked to be.
@@ -92,6 +108,10 @@ pub(crate) enum SpecError {
     UnknownUser(String),
     #[error("unable to find group {0}: no matching entries in group file")]
     UnknownGroup(String),
+    #[error("user group {0:?} is specified without user")]
+    GroupWithoutUser(i64),
+    #[error("mount at {0:?}: a recursive read-only mount must be read-only and private")]
+    RecursiveReadOnly(String),
     #[error("unknown capability {0:?}")]
     UnknownCapability(String),
     #[error("seccomp profile {path:?} cannot be used: {reason}")]
@@ -100,10 +120,10 @@ pub(crate) enum SpecError {
         "AppArmor profile {0:?} cannot be used: Podium does not load profiles of its own, name one that is loaded on the node"
     )]
     AppArmor(String),
-    #[error("mount at {0:?}: the built-in runtime has no id-mapped mounts")]
+    #[error("mount at {0:?}: its users must be mapped as the pod's are")]
     IdMappedMount(String),
-    #[error("a user namespace for the pod: the built-in runtime has none")]
-    UserNamespace,
+    #[error("user {0} or group {1} is none of the pod's user namespace")]
+    NotMapped(u32, u32),
     #[error("CDI device {0:?}: the built-in runtime has no Container Device Interface")]
     Cdi(String),
     #[error("hugepage limit of {0}: the machine has no hugetlb cgroup controller")]
@@ -118,15 +138,19 @@ impl From<oci_spec::OciSpecError> for SpecError {
     }
 }
 
-/// The specification of a container, and what its processes add to it themselves.
-pub(crate) fn spec(request: &Request<'_>) -> Result<(Spec, Confinement), SpecError> {
+/// A container's specification, and what has to be done beside it.
+pub(crate) struct Specified {
+    pub spec: Spec,
+    /// What its processes add themselves.
+    pub confinement: Confinement,
+    /// What is mounted for it beforehand.
+    pub staging: Option<Staging>,
+}
+
+/// All that a container is.
+pub(crate) fn spec(request: &Request<'_>) -> Result<Specified, SpecError> {
     let context = security_context(request.config);
     let namespaces = context.namespace_options.clone().unwrap_or_default();
-    if let Some(userns) = &namespaces.userns_options
-        && userns.mode() == NamespaceMode::Pod
-    {
-        return Err(SpecError::UserNamespace);
-    }
     if let Some(device) = request.config.cdi_devices.first() {
         return Err(SpecError::Cdi(device.name.clone()));
     }
@@ -153,23 +177,45 @@ pub(crate) fn spec(request: &Request<'_>) -> Result<(Spec, Confinement), SpecErr
         Some(_) if process.no_new_privileges() != Some(true) => capabilities::borrow(&mut process),
         _ => Vec::new(),
     };
+    let mounts = mounts::mounts(request, &context)?;
+    let (mounts, staging) = match request.users {
+        Some(users) => {
+            let (mounts, staging) = staging::stage(mounts, request, users)?;
+            (mounts, Some(staging))
+        }
+        None => (mounts, None),
+    };
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(root(&request.files.rootfs, context.readonly_rootfs)?)
-        .mounts(mounts::mounts(request, &context)?)
+        .mounts(mounts)
         .process(process)
         .linux(linux)
         .build()?;
     spec.set_hostname(None);
     let annotations: HashMap<_, _> = request.config.annotations.clone().into_iter().collect();
     spec.set_annotations(Some(annotations));
-    Ok((spec, Confinement { seccomp, borrowed }))
+    Ok(Specified {
+        spec,
+        confinement: Confinement { seccomp, borrowed },
+        staging,
+    })
 }
 
-/// The specification of the pause container: nothing but its program and a PID namespace of its own.
-pub(crate) fn pause(rootfs: &Path, cgroup: &Path, host: &Host, host_pid: bool) -> Result<Spec, SpecError> {
+/// The specification of the pause container: nothing but its program and a PID namespace of its own. `users` opens the
+/// pod's user namespace and says how many users there are.
+pub(crate) fn pause(
+    rootfs: &Path,
+    cgroup: &Path,
+    host: &Host,
+    host_pid: bool,
+    users: Option<(&Path, Users)>,
+) -> Result<Spec, SpecError> {
     let mut linux = Linux::default();
     let mut namespaces = vec![namespace(LinuxNamespaceType::Mount, None)];
+    if let Some((path, _)) = users {
+        namespaces.push(namespace(LinuxNamespaceType::User, Some(path.to_owned())));
+    }
     if !host_pid {
         namespaces.push(namespace(LinuxNamespaceType::Pid, None));
     }
@@ -189,7 +235,7 @@ pub(crate) fn pause(rootfs: &Path, cgroup: &Path, host: &Host, host_pid: bool) -
         .version("1.0.2")
         .root(root(rootfs, true)?)
         .mounts(mounts::pause()?)
-        .process(process::pause(host)?)
+        .process(process::pause(host, users.map(|(_, users)| users))?)
         .linux(linux)
         .build()?;
     spec.set_hostname(None);
@@ -212,6 +258,9 @@ fn root(path: &Path, readonly: bool) -> Result<Root, SpecError> {
 /// shim lives in.
 fn own_namespaces(request: &Request<'_>, pid: NamespaceMode) -> Vec<LinuxNamespace> {
     let mut namespaces = vec![namespace(LinuxNamespaceType::Mount, None)];
+    if let Some(users) = request.users {
+        namespaces.push(namespace(LinuxNamespaceType::User, Some(users.namespace.clone())));
+    }
     match (pid, request.pid_of) {
         (NamespaceMode::Node, _) => {}
         (NamespaceMode::Pod | NamespaceMode::Target, Some(pid)) => namespaces.push(namespace(

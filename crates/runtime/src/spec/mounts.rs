@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use cri::v1::{ContainerConfig, LinuxContainerSecurityContext, Mount as CriMount, MountPropagation};
 use oci_spec::runtime::{Mount, MountBuilder};
 
-use super::{ImageVolume, Request, SpecError};
+use super::{ImageVolume, PodUsers, Request, SpecError};
+use crate::users;
 
 /// The longest value that the kernel takes for one parameter of a mount.
 const MAX_VALUE: usize = 255;
@@ -41,7 +42,7 @@ pub(super) fn mounts(request: &Request<'_>, context: &LinuxContainerSecurityCont
     for wish in wished {
         mounts.push(match wish.image.as_ref().and_then(|_| images.next()) {
             Some(image) => image_volume(wish, image)?,
-            None => volume(wish)?,
+            None => volume(wish, request.users)?,
         });
     }
     // What is mounted in a directory comes after the directory.
@@ -163,9 +164,13 @@ fn image_volume(wish: &CriMount, image: &ImageVolume) -> Result<Mount, SpecError
     }
 }
 
-fn volume(wish: &CriMount) -> Result<Mount, SpecError> {
-    if !wish.uid_mappings.is_empty() || !wish.gid_mappings.is_empty() {
+fn volume(wish: &CriMount, pod: Option<&PodUsers>) -> Result<Mount, SpecError> {
+    let mapped = !wish.uid_mappings.is_empty() || !wish.gid_mappings.is_empty();
+    if mapped && pod.map(|pod| pod.users) != users::of(&wish.uid_mappings, &wish.gid_mappings).ok() {
         return Err(SpecError::IdMappedMount(wish.container_path.clone()));
+    }
+    if wish.recursive_read_only && !(wish.readonly && wish.propagation() == MountPropagation::PropagationPrivate) {
+        return Err(SpecError::RecursiveReadOnly(wish.container_path.clone()));
     }
     let mode = match (wish.readonly, wish.recursive_read_only) {
         (true, true) => "rro",
@@ -194,8 +199,15 @@ pub(super) fn propagation(config: &ContainerConfig) -> &'static str {
         .map_or("private", |(_, name)| name)
 }
 
-fn bind(source: &Path, target: &Path, options: &[&str]) -> Result<Mount, SpecError> {
+pub(super) fn bind(source: &Path, target: &Path, options: &[&str]) -> Result<Mount, SpecError> {
     build("bind", source, target, options)
+}
+
+/// The same bind of something else.
+pub(super) fn rebound(mount: &Mount, source: &Path) -> Result<Mount, SpecError> {
+    let options = mount.options().clone().unwrap_or_default();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    bind(source, mount.destination(), &options)
 }
 
 fn mount(typ: &str, source: &str, target: &str, options: &[&str]) -> Result<Mount, SpecError> {

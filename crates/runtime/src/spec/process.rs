@@ -8,11 +8,17 @@ use oci_spec::runtime::{Process, User};
 
 use super::user::identity;
 use super::{Host, Image, Request, SpecError, capabilities};
+use crate::shim::protocol::Users;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn process(request: &Request<'_>, context: &LinuxContainerSecurityContext) -> Result<Process, SpecError> {
     let identity = identity(context, &request.image.user, request.accounts)?;
+    if let Some(pod) = request.users
+        && (pod.users.outer_uid(identity.uid).is_none() || pod.users.outer_gid(identity.gid).is_none())
+    {
+        return Err(SpecError::NotMapped(identity.uid, identity.gid));
+    }
     let mut user = User::default();
     user.set_uid(identity.uid)
         .set_gid(identity.gid)
@@ -35,7 +41,10 @@ pub(super) fn process(request: &Request<'_>, context: &LinuxContainerSecurityCon
 }
 
 /// The pause program, as root of nothing.
-pub(super) fn pause(host: &Host) -> Result<Process, SpecError> {
+pub(super) fn pause(host: &Host, users: Option<Users>) -> Result<Process, SpecError> {
+    const NOBODY: u32 = 65535;
+    let uid = users.map_or(NOBODY, |users| NOBODY.min(users.uids.saturating_sub(1)));
+    let gid = users.map_or(NOBODY, |users| NOBODY.min(users.gids.saturating_sub(1)));
     let mut process = Process::default();
     process
         .set_args(Some(vec!["/pause".into()]))
@@ -49,7 +58,7 @@ pub(super) fn pause(host: &Host) -> Result<Process, SpecError> {
         .set_apparmor_profile(None)
         .set_no_new_privileges(Some(true));
     let mut user = User::default();
-    user.set_uid(65535).set_gid(65535).set_additional_gids(None);
+    user.set_uid(uid).set_gid(gid).set_additional_gids(None);
     process.set_user(user);
     Ok(process)
 }

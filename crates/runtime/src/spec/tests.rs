@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use caps::Capability;
 use cri::v1::{
-    Capability as CriCapability, ContainerConfig, HugepageLimit, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption,
-    SecurityProfile, SupplementalGroupsPolicy, UserNamespace, security_profile,
+    Capability as CriCapability, ContainerConfig, HugepageLimit, IdMapping, ImageSpec, Int64Value, KeyValue,
+    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
+    NamespaceMode, NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, security_profile,
 };
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccompAction};
 
 use super::*;
+use crate::shim::protocol::Stage;
 
 struct Case {
     config: ContainerConfig,
@@ -23,6 +24,7 @@ struct Case {
     profile: Option<String>,
     devices: Vec<(LinuxDevice, String)>,
     volumes: Vec<ImageVolume>,
+    users: Option<PodUsers>,
 }
 
 impl Case {
@@ -60,6 +62,7 @@ impl Case {
             profile: None,
             devices: Vec::new(),
             volumes: Vec::new(),
+            users: None,
         }
     }
 
@@ -68,14 +71,14 @@ impl Case {
     }
 
     fn spec(&self) -> Result<Spec, SpecError> {
-        self.both().map(|(spec, _)| spec)
+        self.specified().map(|specified| specified.spec)
     }
 
     fn seccomp(&self) -> Option<oci_spec::runtime::LinuxSeccomp> {
-        self.both().unwrap().1.seccomp
+        self.specified().unwrap().confinement.seccomp
     }
 
-    fn both(&self) -> Result<(Spec, Confinement), SpecError> {
+    fn specified(&self) -> Result<Specified, SpecError> {
         let files = PodFiles {
             rootfs: "/c/rootfs".into(),
             hosts: "/s/hosts".into(),
@@ -96,6 +99,7 @@ impl Case {
             pid_of: self.pid_of,
             devices: &self.devices,
             seccomp_profile: self.profile.as_deref(),
+            users: self.users.as_ref(),
         })
     }
 
@@ -238,6 +242,9 @@ fn users_are_numbers_or_names() {
     let mut case = Case::new();
     case.image.user = "nobody".into();
     assert_eq!(case.spec().unwrap_err(), SpecError::UnknownUser("nobody".into()));
+    case.context().run_as_group = id(6);
+    assert_eq!(case.spec().unwrap_err(), SpecError::GroupWithoutUser(6));
+    case.context().run_as_group = None;
     case.image.user = "0:nobody".into();
     assert_eq!(case.spec().unwrap_err(), SpecError::UnknownGroup("nobody".into()));
     case.image.user = "web".into();
@@ -336,8 +343,88 @@ fn namespaces_are_own_or_shared() {
     }
     case.context().namespace_options.as_mut().unwrap().pid = NamespaceMode::Node.into();
     assert_eq!(pid(&case), None);
-    case.context().namespace_options.as_mut().unwrap().userns_options = Some(UserNamespace::default());
-    assert_eq!(case.spec().unwrap_err(), SpecError::UserNamespace);
+}
+
+#[test]
+fn a_pods_own_users_find_everything_in_the_bundle() {
+    let mut case = Case::new();
+    let mapping = |host_id| {
+        vec![IdMapping {
+            host_id,
+            container_id: 0,
+            length: 65536,
+        }]
+    };
+    let mut volume = Mount {
+        host_path: "/v".into(),
+        container_path: "/data".into(),
+        readonly: true,
+        uid_mappings: mapping(131072),
+        gid_mappings: mapping(131072),
+        ..Default::default()
+    };
+    case.config.mounts = vec![volume.clone()];
+    assert_eq!(
+        case.spec().unwrap_err(),
+        SpecError::IdMappedMount("/data".into()),
+        "the pod has its node's users"
+    );
+    case.users = Some(PodUsers {
+        users: Users {
+            uid: 131072,
+            uids: 65536,
+            gid: 131072,
+            gids: 65536,
+        },
+        namespace: "/proc/9/ns/user".into(),
+        layers: "/images/layers".into(),
+    });
+    let Specified { spec, staging, .. } = case.specified().unwrap();
+    let staging = staging.unwrap();
+    assert_eq!(staging.layers, Some(("/images/layers".into(), "layers".into())));
+    let staged = |what: &Stage| {
+        let found = staging.mounts.iter().find(|staged| staged.what == *what);
+        found.map(|staged| staged.target.clone()).unwrap()
+    };
+    let tree = |source: &str, mapped| Stage::Tree {
+        source: source.into(),
+        mapped,
+    };
+    let root = Stage::Overlay {
+        options: strings(&["lowerdir=0:1", "upperdir=upper", "workdir=work", "volatile"]),
+    };
+    assert_eq!(staged(&root), Path::new("rootfs"));
+    let mounts = case.mounts();
+    let source = |at: &str| {
+        mounts
+            .iter()
+            .find(|(found, ..)| found == at)
+            .map(|(_, source, _)| source.as_str())
+    };
+    assert_eq!(source("/"), None);
+    assert_eq!(source("/proc"), Some("proc"));
+    assert_eq!(source("/sys/fs/cgroup/cpu"), Some("/sys/fs/cgroup/cpu/kubepods/pod1/c"));
+    for (at, what) in [
+        ("/data", tree("/v", true)),
+        ("/etc/hostname", tree("/s/hostname", false)),
+    ] {
+        assert_eq!(source(at), Path::new("/c").join(staged(&what)).to_str(), "{at}");
+    }
+    assert_eq!(case.options("/data"), "rbind,ro");
+    let linux = spec.linux().clone().unwrap();
+    let users = linux
+        .namespaces()
+        .iter()
+        .flatten()
+        .find(|one| one.typ() == LinuxNamespaceType::User);
+    assert_eq!(users.unwrap().path(), &Some(PathBuf::from("/proc/9/ns/user")));
+
+    case.context().run_as_user = id(65536);
+    assert_eq!(case.spec().unwrap_err(), SpecError::NotMapped(65536, 0));
+    case.context().run_as_user = None;
+    volume.uid_mappings = mapping(0);
+    case.config.mounts = vec![volume];
+    assert_eq!(case.spec().unwrap_err(), SpecError::IdMappedMount("/data".into()));
 }
 
 #[test]
@@ -365,6 +452,17 @@ fn mounts_come_in_order_and_give_way_to_the_pods() {
     assert_eq!(case.options("/data"), "rbind,rw");
     assert_eq!(case.options("/data/ro"), "rbind,ro");
     assert_eq!(case.options("/data/deep"), "rbind,rro");
+    for (readonly, propagation) in [
+        (false, MountPropagation::PropagationPrivate),
+        (true, MountPropagation::PropagationHostToContainer),
+    ] {
+        let mut wrong = Case::new();
+        wrong.config.mounts = vec![mount("/v", "/data")];
+        wrong.config.mounts[0].recursive_read_only = true;
+        wrong.config.mounts[0].readonly = readonly;
+        wrong.config.mounts[0].propagation = propagation.into();
+        assert_eq!(wrong.spec().unwrap_err(), SpecError::RecursiveReadOnly("/data".into()));
+    }
     assert_eq!(case.options("/"), "lowerdir=0:1,upperdir=upper,workdir=work,volatile");
     assert!(case.options("/sys").ends_with(",ro") && case.options("/sys/fs/cgroup/memory").ends_with(",ro"));
     assert_eq!(
@@ -544,6 +642,7 @@ fn pause_has_no_power() {
         Path::new("/kubepods/pod1/s"),
         &Case::new().host,
         false,
+        None,
     )
     .unwrap();
     let process = spec.process().clone().unwrap();
@@ -565,7 +664,7 @@ fn pause_has_no_power() {
 fn a_filter_is_loaded_with_what_is_given_back() {
     use oci_spec::runtime::Capability as Spec;
     let mut case = Case::new();
-    let borrowed = |case: &Case| case.both().unwrap().1.borrowed;
+    let borrowed = |case: &Case| case.specified().unwrap().confinement.borrowed;
     let bounding = |case: &Case| {
         case.process()
             .capabilities()

@@ -73,6 +73,13 @@ pub(crate) fn identity(
     image: &str,
     accounts: &Accounts,
 ) -> Result<Identity, SpecError> {
+    if let (None, "", Some(group)) = (
+        &context.run_as_user,
+        context.run_as_username.as_str(),
+        &context.run_as_group,
+    ) {
+        return Err(SpecError::GroupWithoutUser(group.value));
+    }
     let (user, group) = match (&context.run_as_user, context.run_as_username.as_str()) {
         (Some(uid), _) => (uid.value.to_string(), None),
         (None, "") => match image.split_once(':') {

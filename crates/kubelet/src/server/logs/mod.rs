@@ -71,7 +71,7 @@ pub(super) async fn respond(node: &Node, path: &ContainerPath, query: Option<&st
     }
 }
 
-/// Starts to read the log of a container, given as `podium://ID`.
+/// Starts to read the log of a container, given as `RUNTIME://ID`.
 async fn open(node: &Node, container_id: &str, options: LogOptions) -> Result<Body, String> {
     let id = container_id.split_once("://").map_or(container_id, |(_, id)| id);
     let asked = ContainerStatusRequest {

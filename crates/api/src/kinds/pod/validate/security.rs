@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 use super::spec::each_security_context;
 use super::{Errors, descending_path, within};
 use crate::field::{FieldError, Path};
+use crate::pod::{SysctlNamespace, sysctl_namespace};
 
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 const MAX_ID: i64 = i32::MAX as i64;
@@ -189,11 +190,11 @@ fn sysctls(context: &PodSecurityContext, spec: &PodSpec, path: &Path<'_>, errors
             errors.push(FieldError::duplicate(&path, name));
         }
         match sysctl_namespace(name) {
-            Some(Namespace::Net) if spec.host_network == Some(true) => {
+            Some(SysctlNamespace::Net) if spec.host_network == Some(true) => {
                 let detail = "may not be specified when 'hostNetwork' is true";
                 errors.push(FieldError::invalid(&path, name, detail));
             }
-            Some(Namespace::Ipc) if spec.host_ipc == Some(true) => {
+            Some(SysctlNamespace::Ipc) if spec.host_ipc == Some(true) => {
                 errors.push(FieldError::invalid(
                     &path,
                     name,
@@ -214,33 +215,6 @@ fn is_sysctl_name(name: &str) -> bool {
             && bytes.iter().all(|b| alphanumeric(b) || matches!(b, b'-' | b'_'))
     };
     name.len() <= MAX_SYSCTL && name.split(['.', '/']).all(segment)
-}
-
-enum Namespace {
-    Ipc,
-    Net,
-}
-
-/// The kernel namespace that a sysctl belongs to, if to any.
-fn sysctl_namespace(name: &str) -> Option<Namespace> {
-    // Whichever separator comes first is the one between segments.
-    let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
-    let name = if slashes {
-        name.replace('/', ".")
-    } else {
-        name.to_owned()
-    };
-    if name.starts_with("net.") {
-        Some(Namespace::Net)
-    } else if ["kernel.shm", "kernel.msg", "fs.mqueue."]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-        || name == "kernel.sem"
-    {
-        Some(Namespace::Ipc)
-    } else {
-        None
-    }
 }
 
 /// A pod in a user namespace of its own cannot be in other namespaces of the host.
