@@ -1,7 +1,8 @@
-//! The CRI socket, asked by a client of other people's as crictl asks it.
+//! CRI from both ends: the built-in runtime's socket, asked by a client of other people's as crictl and critest ask it, and the kubelet on
+//! top of other people's runtime.
 
 use serde_json::Value;
-use tests::{Cluster, run, target};
+use tests::{Cluster, Containerd, Options, image, run, target, variant};
 
 const TWO_CONTAINERS: &str = include_str!("../../examples/two-containers.yaml");
 
@@ -64,6 +65,64 @@ fn the_cri_socket_answers_what_crictl_asks() {
     }
     assert_eq!(answers["statsp"].as_array().map(Vec::len), Some(1));
 
+    // What verbose answers have more, and the metrics.
+    let details: Value =
+        serde_json::from_str(answers["inspect"]["info"]["info"].as_str().expect("details")).expect("JSON");
+    let pid = details["pid"].as_i64().expect("a process");
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("the process runs");
+    assert!(line.starts_with("sleep\0"), "{line:?}");
+    assert_eq!(
+        details["runtimeSpec"]["process"]["args"],
+        serde_json::json!(["sleep", "12h"])
+    );
+    assert!(
+        answers["inspectp"]["info"]["info"]
+            .as_str()
+            .is_some_and(|info| info.contains("\"netns\""))
+    );
+    assert!(
+        answers["info"]["info"]["config"]
+            .as_str()
+            .is_some_and(|info| info.contains("cgroupfs"))
+    );
+    let described = answers["descriptors"].as_array().expect("descriptors");
+    let pod = &answers["metrics"][0];
+    assert_eq!(pod["podSandboxId"], pods[0]["id"]);
+    let of_containers = pod["containerMetrics"].as_array().expect("metrics of containers");
+    assert_eq!(of_containers.len(), 2);
+    for metric in of_containers
+        .iter()
+        .chain([pod])
+        .flat_map(|one| one["metrics"].as_array().expect("metrics"))
+    {
+        let described = described
+            .iter()
+            .find(|one| one["name"] == metric["name"])
+            .unwrap_or(&Value::Null);
+        assert_eq!(
+            described["labelKeys"].as_array().map(Vec::len),
+            metric["labelValues"].as_array().map(Vec::len),
+            "{metric}"
+        );
+    }
+    for (call, code) in [
+        ("groupWithoutUser", "UNKNOWN"),
+        ("writableRecursively", "UNKNOWN"),
+        ("twoRanges", "INVALID_ARGUMENT"),
+        ("rangeWithoutRoot", "INVALID_ARGUMENT"),
+        ("usersOfContainer", "INVALID_ARGUMENT"),
+        ("usersOfTarget", "INVALID_ARGUMENT"),
+        ("execTimeout", "DEADLINE_EXCEEDED"),
+    ] {
+        assert_eq!(answers["refused"][call], code, "{call}");
+    }
+    assert_eq!(
+        answers["updated"],
+        serde_json::json!({"sandbox": true, "memory": "67108864"})
+    );
+    assert_eq!(answers["ownUsers"], "         0       1000     100000\n");
+    assert_eq!(answers["idempotent"], true);
+
     // What came by the images directory is pinned: no kubelet's garbage collection takes it.
     let images = answers["images"].as_array().expect("images");
     assert_eq!(images.len(), 2);
@@ -78,4 +137,86 @@ fn the_cri_socket_answers_what_crictl_asks() {
     }
     let used = answers["imagefsinfo"]["imageFilesystems"][0]["usedBytes"]["value"].as_str();
     assert!(used.is_some_and(|used| used != "0"), "{}", answers["imagefsinfo"]);
+}
+
+#[test]
+fn containerd_runs_the_pod_of_two_containers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = Containerd::socket(dir.path());
+    let mut cluster = Cluster::prepare(Options {
+        flags: vec![format!("--container-runtime-endpoint={}", socket.display())],
+        ..Options::default()
+    });
+    let pause = variant(dir.path(), "busybox", "localhost/pause:1", |config| {
+        config["Cmd"] = serde_json::json!(["sleep", "2147483647"]);
+    });
+    let containerd = Containerd::start(&cluster.netns, dir.path(), "localhost/pause:1", "10.244.0.0/24");
+    for archive in [pause, image("nginx"), image("busybox")] {
+        containerd.import(&archive);
+    }
+    cluster.start_server();
+    let version = cluster
+        .kubectl(&[
+            "get",
+            "node",
+            "node",
+            "-o",
+            "jsonpath={.status.nodeInfo.containerRuntimeVersion}",
+        ])
+        .ok();
+    assert!(version.starts_with("containerd://1.6."), "{version}");
+
+    cluster.create(TWO_CONTAINERS);
+    cluster.wait_ready("two-containers");
+    let ip = cluster.field("two-containers", "{.status.podIP}");
+    assert!(ip.starts_with("10.244.0."), "{ip}");
+    let ids = cluster.field("two-containers", "{.status.containerStatuses[*].containerID}");
+    assert!(ids.split(' ').all(|id| id.starts_with("containerd://")), "{ids}");
+    // One network, one folder; streams, logs, names and ends pass through the other runtime's server.
+    let page = cluster
+        .kubectl(&[
+            "exec",
+            "two-containers",
+            "-c",
+            "busybox",
+            "--",
+            "wget",
+            "-qO-",
+            "http://127.0.0.1/",
+        ])
+        .ok();
+    assert!(page.contains("Welcome to nginx!"), "{page}");
+    let exec = |container: &str, script: &str| {
+        cluster.kubectl(&["exec", "two-containers", "-c", container, "--", "sh", "-c", script])
+    };
+    exec("busybox", "echo shared > /cache/f").ok();
+    let page = exec("busybox", "wget -qO- http://127.0.0.1/cache/f; hostname; exit 3");
+    assert_eq!(
+        (page.code, page.stdout.as_str()),
+        (3, "shared\ntwo-containers\n"),
+        "{page}"
+    );
+    let log = cluster.kubectl(&["logs", "two-containers", "-c", "nginx"]).ok();
+    assert!(log.contains("GET /cache/f"), "{log}");
+    // A new server finds them, and a container that ends is started again.
+    let restarts = || {
+        cluster.field(
+            "two-containers",
+            "{.status.containerStatuses[?(@.name==\"nginx\")].restartCount}",
+        )
+    };
+    assert_eq!(restarts(), "0");
+    exec("busybox", "true").ok();
+    let task = ids.split("containerd://").nth(2).unwrap_or_default().trim().to_owned();
+    containerd.ctr(&["tasks", "kill", "--signal", "SIGKILL", &task]).ok();
+    tests::eventually("nginx is started again", || (restarts() == "1").then_some(()));
+    cluster.wait_ready("two-containers");
+    cluster
+        .kubectl(&["delete", "pod", "two-containers", "--timeout=60s"])
+        .ok();
+    assert_eq!(
+        containerd.ctr(&["tasks", "list", "--quiet"]).ok(),
+        "",
+        "nothing runs any more"
+    );
 }

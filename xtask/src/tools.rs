@@ -1,10 +1,10 @@
-//! Programs that tests use but nobody needs installed: upstream's kubectl, docker-registry and a CRI client, kept in
-//! `target/tools`.
+//! Programs that tests use but nobody needs installed: upstream's kubectl, docker-registry, a CRI client, and containerd with what it
+//! stands on, kept in `target/tools`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::system::{self, command, output, run};
 
@@ -21,6 +21,7 @@ pub fn all() -> Result<PathBuf> {
     kubectl(&tools).context("kubectl")?;
     registry(&tools).context("docker-registry")?;
     cri(&tools).context("a CRI client")?;
+    containerd(&tools).context("containerd")?;
     Ok(tools)
 }
 
@@ -83,17 +84,42 @@ fn registry(tools: &Path) -> Result<()> {
         return Ok(());
     }
     let work = tools.join("registry.work");
-    let _ = fs::remove_dir_all(&work);
-    fs::create_dir_all(&work)?;
-    run(command("apt-get")
-        .args(["-qq", "-o", "APT::Sandbox::User=root", "download", "docker-registry"])
-        .current_dir(&work))?;
-    let deb = fs::read_dir(&work)?
-        .next()
-        .context("apt-get downloaded nothing")??
-        .path();
-    run(command("dpkg-deb").arg("-x").arg(deb).arg(work.join("root")))?;
+    unpacked(&["docker-registry"], &work)?;
     fs::rename(work.join("root/usr/bin/docker-registry"), registry)?;
     fs::remove_dir_all(work)?;
+    Ok(())
+}
+
+/// Debian's containerd, runc and CNI plugins as a tree of their own, for the kubelet to have another runtime than ours.
+fn containerd(tools: &Path) -> Result<()> {
+    let containerd = tools.join("containerd");
+    if containerd.exists() {
+        return Ok(());
+    }
+    system::install(&["iptables"])?;
+    let work = tools.join("containerd.work");
+    unpacked(&["containerd", "runc", "containernetworking-plugins"], &work)?;
+    fs::rename(work.join("root"), containerd)?;
+    fs::remove_dir_all(work)?;
+    Ok(())
+}
+
+/// Unpacks Debian packages into `root` in a directory.
+fn unpacked(packages: &[&str], work: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(work);
+    fs::create_dir_all(work)?;
+    run(command("apt-get")
+        .args(["-qq", "-o", "APT::Sandbox::User=root", "download"])
+        .args(packages)
+        .current_dir(work))?;
+    let archives = fs::read_dir(work)?.collect::<std::io::Result<Vec<_>>>()?;
+    ensure!(
+        archives.len() == packages.len(),
+        "apt-get downloaded {} of {packages:?}",
+        archives.len()
+    );
+    for archive in archives {
+        run(command("dpkg-deb").arg("-x").arg(archive.path()).arg(work.join("root")))?;
+    }
     Ok(())
 }
