@@ -12,7 +12,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map},
+    collections::{BTreeMap, VecDeque},
     ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
@@ -83,7 +83,10 @@ impl Recorded {
 
 /// The store's state as of its newest acknowledged write.
 pub(super) struct Memory {
+    /// The keys that are there now.
     keys: BTreeMap<Arc<str>, Versions>,
+    /// Those that were there in the window: apart, so that a list of what is there does not pass by them.
+    gone: BTreeMap<Arc<str>, Versions>,
     history: VecDeque<Recorded>,
     history_bytes: usize,
     oldest: Revision,
@@ -111,6 +114,7 @@ impl Memory {
         });
         Memory {
             keys: keys.collect(),
+            gone: BTreeMap::new(),
             history: VecDeque::new(),
             history_bytes: 0,
             oldest: newest,
@@ -145,26 +149,33 @@ impl Memory {
         }
     }
 
-    pub(super) fn list(&self, prefix: &str, options: &ListOptions) -> Result<Listing> {
+    pub(super) fn list<'a>(&'a self, prefix: &str, options: &ListOptions) -> Result<Listing> {
         let revision = options.revision.unwrap_or(self.newest);
         self.reach(revision)?;
         let start = match options.start_after.as_deref() {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let mut found = self
-            .keys
-            .range::<str, _>((start, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .filter_map(|(_, versions)| versions.at(revision));
         let limit = options.limit.unwrap_or(usize::MAX);
-        let entries = found.by_ref().take(limit).cloned().collect();
-        let remaining = found.count() as u64;
+        let within = |keys: &'a BTreeMap<Arc<str>, Versions>| {
+            let range = keys.range::<str, _>((start, Bound::Unbounded));
+            let range = range.take_while(|(key, _)| key.starts_with(prefix));
+            range.filter_map(|(_, versions)| versions.at(revision))
+        };
+        let (entries, remaining): (Vec<_>, _) = if revision == self.newest {
+            let mut found = within(&self.keys);
+            (found.by_ref().take(limit).cloned().collect(), found.count())
+        } else {
+            let mut found: Vec<_> = within(&self.keys).chain(within(&self.gone)).collect();
+            found.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+            let remaining = found.len().saturating_sub(limit);
+            (found.into_iter().take(limit).cloned().collect(), remaining)
+        };
         Ok(Listing {
             entries,
             revision,
             more: remaining > 0,
-            remaining,
+            remaining: remaining as u64,
         })
     }
 
@@ -181,19 +192,22 @@ impl Memory {
                     Change::Delete { .. } => None,
                 },
             };
-            match self.keys.entry(change.key().clone()) {
-                btree_map::Entry::Vacant(vacant) => {
-                    vacant.insert(Versions {
-                        older: VecDeque::new(),
-                        newest: version,
-                    });
+            let key = change.key();
+            let versions = match self.keys.remove(key).or_else(|| self.gone.remove(key)) {
+                None => Versions {
+                    older: VecDeque::new(),
+                    newest: version,
+                },
+                Some(Versions { mut older, newest }) => {
+                    older.push_back(newest);
+                    Versions { older, newest: version }
                 }
-                btree_map::Entry::Occupied(mut occupied) => {
-                    let versions = occupied.get_mut();
-                    let replaced = std::mem::replace(&mut versions.newest, version);
-                    versions.older.push_back(replaced);
-                }
-            }
+            };
+            let place = match versions.newest.entry {
+                Some(_) => &mut self.keys,
+                None => &mut self.gone,
+            };
+            place.insert(key.clone(), versions);
             let recorded = Recorded { change, at: now };
             self.history_bytes += recorded.bytes();
             self.history.push_back(recorded);
@@ -247,7 +261,8 @@ impl Memory {
         };
         self.history_bytes -= forgotten.bytes();
         self.oldest = forgotten.change.revision();
-        let Some(versions) = self.keys.get_mut(forgotten.change.key()) else {
+        let key = forgotten.change.key();
+        let Some(versions) = self.keys.get_mut(key).or_else(|| self.gone.get_mut(key)) else {
             return;
         };
         while versions
@@ -262,7 +277,7 @@ impl Memory {
             versions.older.shrink_to_fit();
         }
         if versions.newest.entry.is_none() && versions.newest.since <= self.oldest {
-            self.keys.remove(forgotten.change.key());
+            self.gone.remove(key);
         }
     }
 }
@@ -332,8 +347,8 @@ mod tests {
             }
         }
         assert_eq!(
-            memory.keys.len(),
-            1,
+            (memory.keys.len(), memory.gone.len()),
+            (1, 0),
             "a deleted key goes with the last state that had it"
         );
         assert_eq!(memory.history_bytes, 0);
