@@ -29,6 +29,8 @@ pub struct Options {
     pub images: &'static [&'static str],
     /// Further flags of `podium server`.
     pub flags: Vec<String>,
+    /// Variables of the server's environment.
+    pub env: Vec<(&'static str, String)>,
     /// What the server logs, where that is not the usual.
     pub log: Option<&'static str>,
 }
@@ -116,6 +118,7 @@ impl Cluster {
             .arg("--pod-logs-dir")
             .arg(self.pod_logs_dir())
             .args(&self.options.flags);
+        command.envs(self.options.env.iter().cloned());
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");
         let log = std::env::var("PODIUM_TEST_LOG").ok();
         if let Some(log) = log.or_else(|| self.options.log.map(str::to_owned)) {

@@ -23,6 +23,7 @@ fn a_bad_program_harms_nobody_else() {
         images: &["busybox"],
         flags: vec!["--pod-max-pids=40".into()],
         log: Some("info,kubelet::pods=debug"),
+        ..Options::default()
     });
     let pods = [
         pod(

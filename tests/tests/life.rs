@@ -15,6 +15,7 @@ fn cluster(flags: &[&str]) -> Cluster {
         images: &["busybox"],
         flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
         log: Some("info,kubelet::pods=debug"),
+        ..Options::default()
     })
 }
 

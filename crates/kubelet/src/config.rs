@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::configuration::KubeletConfiguration;
 use crate::pods::admission::UnsafeSysctls;
 
 /// The settings of one node.
@@ -23,10 +24,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// The port on which the node answers the API server.
     pub port: u16,
-    /// How many pods the node takes.
-    pub max_pods: u32,
-    /// How many processes a pod may have, if that is limited.
-    pub pod_pids_limit: Option<i64>,
+    /// What a file tunes.
+    pub configuration: KubeletConfiguration,
     /// Sysctls that pods may set beside the safe ones.
     pub allowed_unsafe_sysctls: UnsafeSysctls,
     /// A directory of manifests, or one of them, whose pods the node runs by itself.

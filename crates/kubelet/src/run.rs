@@ -9,19 +9,26 @@ use std::sync::Arc;
 use client::{Client, Events, Informers, Selection};
 use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::cri_config::dns;
+use crate::eviction::Evictor;
 use crate::image::Images;
 use crate::image_access::Records;
+use crate::image_gc::ImageCollector;
+use crate::log_rotation;
+use crate::metrics::Metrics;
 use crate::node::{self, facts};
 use crate::pods::admission::Kernel;
 use crate::pods::ledger::Ledger;
 use crate::pods::users::Ranges;
 use crate::pods::{Context, Pods};
+use crate::reports::Reports;
+use crate::server::NodeReports;
 use crate::static_pods::StaticPods;
+use crate::stats::Stats;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -40,6 +47,9 @@ pub enum RunError {
     /// What the node is could not be found out.
     #[error(transparent)]
     Facts(#[from] facts::FactsError),
+    /// The configuration contradicts itself.
+    #[error("kubelet configuration: {0}")]
+    Configuration(String),
 }
 
 /// A kubelet that is put together and not yet at work. Its pods can be asked about from the start.
@@ -53,6 +63,11 @@ pub struct Kubelet {
     machine: facts::Machine,
     pods: Pods,
     static_pods: StaticPods,
+    context: Arc<Context>,
+    stats: Arc<Stats>,
+    collector: Arc<ImageCollector>,
+    evictor: Evictor,
+    log_size: u64,
 }
 
 impl Kubelet {
@@ -73,9 +88,12 @@ impl Kubelet {
                 source,
             }
         })?;
-        let machine = facts::Machine::look(&config.root_dir)?;
+        let thresholds = config.configuration.thresholds().map_err(RunError::Configuration)?;
+        let log_size = config.configuration.log_size().map_err(RunError::Configuration)?;
+        let machine = facts::Machine::look(&config.root_dir, &thresholds)?;
         let informers = Informers::new(client.clone());
         let events = Events::new(client.clone(), "kubelet", Some(&config.node_name));
+        let pids_limit = Some(config.configuration.pod_pids_limit).filter(|limit| *limit > 0);
         let context = Arc::new(Context {
             client: client.clone(),
             informers: informers.clone(),
@@ -84,7 +102,7 @@ impl Kubelet {
             images: Images::new(images.clone(), Records::at(config.root_dir.join("image_manager"))),
             events: events.clone(),
             services: informers.all::<Service>(),
-            cgroups: Cgroups::at(Path::new(CGROUPS), config.pod_pids_limit),
+            cgroups: Cgroups::at(Path::new(CGROUPS), pids_limit),
             capacity: machine.allocatable(),
             ledger: Ledger::new(machine.allocatable()),
             users: Ranges::default(),
@@ -93,9 +111,26 @@ impl Kubelet {
             node_dns: dns::parse(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
             kernel: Kernel::look(),
             config: config.clone(),
+            state: watch::Sender::default(),
+            metrics: Arc::new(Metrics::default()),
         });
         let pods = Pods::new(context.clone());
-        let static_pods = StaticPods::new(context, pods.clone());
+        let static_pods = StaticPods::new(context.clone(), pods.clone());
+        let stats = Arc::new(Stats::new(
+            config.clone(),
+            runtime.clone(),
+            images.clone(),
+            pods.clone(),
+        ));
+        let collector = ImageCollector::new(context.clone(), images.clone(), pods.clone(), stats.clone());
+        let collector = Arc::new(collector);
+        let evictor = Evictor {
+            context: context.clone(),
+            pods: pods.clone(),
+            stats: stats.clone(),
+            images: collector.clone(),
+            thresholds,
+        };
         Ok(Self {
             config,
             client,
@@ -106,12 +141,27 @@ impl Kubelet {
             machine,
             pods,
             static_pods,
+            context,
+            stats,
+            collector,
+            evictor,
+            log_size,
         })
     }
 
     /// The pods of the node, for its HTTPS port.
     pub fn pods(&self) -> Pods {
         self.pods.clone()
+    }
+
+    /// What the node's HTTPS port tells of the node.
+    pub fn reports(&self) -> Arc<dyn NodeReports> {
+        Arc::new(Reports {
+            context: self.context.clone(),
+            pods: self.pods.clone(),
+            stats: self.stats.clone(),
+            processors: self.machine.cpus,
+        })
     }
 
     /// Works until `shutdown`. Containers run on: the next kubelet finds them.
@@ -126,12 +176,16 @@ impl Kubelet {
             images: self.images,
             events: self.events,
             machine: self.machine,
+            state: self.context.state.subscribe(),
         };
         tokio::select! {
             () = shutdown => {}
             () = self.pods.run(informer.clone(), self.static_pods.complete()) => {}
             () = self.static_pods.run(informer) => {}
             () = node.run() => {}
+            () = self.evictor.run() => {}
+            () = self.collector.run() => {}
+            () = log_rotation::run(self.context.clone(), self.pods.clone(), self.log_size) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
+use kubelet::KubeletConfiguration;
 use serde::Deserialize;
 
 /// A Kubernetes cluster in one binary.
@@ -140,6 +141,9 @@ pub struct ServerFlags {
     /// Where pods' logs are written [default: /var/log/pods]
     #[arg(long, value_name = "DIR")]
     pub pod_logs_dir: Option<PathBuf>,
+    /// Tune the kubelet by this KubeletConfiguration (kubelet.config.k8s.io/v1beta1).
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     /// How many processes a pod may have; -1 is no limit [default: -1]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pod_max_pids: Option<i64>,
@@ -191,8 +195,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Where pods' logs are written.
     pub pod_logs_dir: PathBuf,
-    /// How many processes a pod may have, if that is limited.
-    pub pod_max_pids: Option<i64>,
+    /// What a file tunes of the kubelet.
+    pub kubelet: KubeletConfiguration,
     /// Sysctls that pods may set beside the safe ones.
     pub allowed_unsafe_sysctls: kubelet::UnsafeSysctls,
     /// Manifests of static pods.
@@ -229,11 +233,15 @@ impl ServerFlags {
             true => Ok(value),
             false => bail!("--{flag}: {value:?} is not an address range such as 10.244.0.0/16"),
         };
-        let pod_max_pids = match self.pod_max_pids.or(file.pod_max_pids).unwrap_or(-1) {
-            -1 => None,
-            limit @ 1.. => Some(limit),
-            other => bail!("--pod-max-pids: {other} is neither a number of processes from 1 on nor -1"),
+        let mut kubelet = match self.kubelet_config.or(file.kubelet_config) {
+            Some(path) => kubelet_configuration(&path)?,
+            None => KubeletConfiguration::default(),
         };
+        match self.pod_max_pids.or(file.pod_max_pids) {
+            None => {}
+            Some(limit @ (-1 | 1..)) => kubelet.pod_pids_limit = limit,
+            Some(other) => bail!("--pod-max-pids: {other} is neither a number of processes from 1 on nor -1"),
+        }
         let unsafe_sysctls = [self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls]
             .into_iter()
             .find(|patterns| !patterns.is_empty())
@@ -272,7 +280,7 @@ impl ServerFlags {
                     .or(file.pod_logs_dir)
                     .unwrap_or_else(|| "/var/log/pods".into()),
             )?,
-            pod_max_pids,
+            kubelet,
             allowed_unsafe_sysctls,
             pod_manifest_path: absolute(
                 self.pod_manifest_path
@@ -302,6 +310,12 @@ impl ServerFlags {
 fn from_file(path: &Path) -> Result<ServerFlags> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
     serde_yaml_ng::from_str(&text).with_context(|| format!("--config {}", path.display()))
+}
+
+fn kubelet_configuration(path: &Path) -> Result<KubeletConfiguration> {
+    let place = || format!("--kubelet-config {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(place)?;
+    KubeletConfiguration::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", place()))
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {

@@ -8,12 +8,8 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::eviction::thresholds::{Signal, Threshold};
 use crate::field::Capacity;
-
-/// Memory that pods do not get: what upstream keeps free before it evicts.
-const RESERVED_MEMORY: i64 = 100 << 20;
-/// The part of the disk that pods get, in percent.
-const DISK_PERCENT: i64 = 90;
 
 /// Something of the machine that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +41,8 @@ pub struct Machine {
     pub memory: i64,
     /// Bytes of the file system of the kubelet's directory.
     pub disk: i64,
+    /// What hard evictions keep free of memory and disk, in bytes.
+    pub reserved: [i64; 2],
     /// Bytes of each size of huge page, by the resource's name.
     pub hugepages: BTreeMap<String, i64>,
     /// As the node's status has it, but for the runtime.
@@ -65,8 +63,8 @@ fn read_or_empty(path: &str) -> String {
 }
 
 impl Machine {
-    /// Looks at it.
-    pub fn look(root_dir: &Path) -> Result<Self, FactsError> {
+    /// Looks at it; what `thresholds` keep free is not for pods.
+    pub fn look(root_dir: &Path, thresholds: &[Threshold]) -> Result<Self, FactsError> {
         let file_system = nix::sys::statvfs::statvfs(root_dir).map_err(|source| FactsError::FileSystem {
             path: root_dir.to_owned(),
             source,
@@ -81,10 +79,21 @@ impl Machine {
             "aarch64" => "arm64",
             other => other,
         };
+        let memory = memory_total(&read("/proc/meminfo")?);
+        let disk = (file_system.blocks() * file_system.fragment_size()) as i64;
+        let kept = |signal: Signal, whole: i64| {
+            let hard = thresholds.iter().filter(|threshold| threshold.grace.is_none());
+            let of_it = hard.filter(|threshold| threshold.signal == signal);
+            of_it.map(|threshold| threshold.value.of(whole)).max().unwrap_or(0)
+        };
         Ok(Self {
             cpus: online(&read("/sys/devices/system/cpu/online")?),
-            memory: memory_total(&read("/proc/meminfo")?),
-            disk: (file_system.blocks() * file_system.fragment_size()) as i64,
+            memory,
+            disk,
+            reserved: [
+                kept(Signal::MemoryAvailable, memory),
+                kept(Signal::NodeFsAvailable, disk),
+            ],
             hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
             info: NodeSystemInfo {
                 architecture: architecture.into(),
@@ -104,8 +113,8 @@ impl Machine {
     pub fn allocatable(&self) -> Capacity {
         Capacity {
             cpu_millis: self.cpus * 1000,
-            memory: (self.memory - RESERVED_MEMORY).max(0),
-            ephemeral_storage: self.disk / 100 * DISK_PERCENT,
+            memory: (self.memory - self.reserved[0]).max(0),
+            ephemeral_storage: (self.disk - self.reserved[1]).max(0),
         }
     }
 

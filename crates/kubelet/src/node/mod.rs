@@ -22,10 +22,12 @@ use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::{self as core, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::pods::node_state::NodeState;
 
 /// The version of Kubernetes that this kubelet is.
 pub const VERSION: &str = "v1.36.0";
@@ -41,6 +43,16 @@ const LOOK_SOON: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How events refer to a node: by the name, which outlives the object.
+pub(crate) fn reference(node_name: &str) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Node".into()),
+        uid: Some(node_name.into()),
+        name: Some(node_name.into()),
+        ..Default::default()
+    }
+}
+
 /// The node of this kubelet.
 pub(crate) struct Node {
     pub config: Config,
@@ -50,6 +62,7 @@ pub(crate) struct Node {
     pub images: Arc<dyn ImageService>,
     pub events: Events,
     pub machine: facts::Machine,
+    pub state: watch::Receiver<NodeState>,
 }
 
 impl Node {
@@ -79,15 +92,8 @@ impl Node {
     }
 
     fn tell(&self, kind: EventType, reason: &str, message: impl Into<String>) {
-        // Events about nodes go by the name, which outlives the object.
-        let name = Some(self.config.node_name.clone());
-        let about = ObjectReference {
-            kind: Some("Node".into()),
-            uid: name.clone(),
-            name,
-            ..Default::default()
-        };
-        self.events.record(&about, kind, reason, message);
+        self.events
+            .record(&reference(&self.config.node_name), kind, reason, message);
     }
 
     async fn ask_version(&mut self) {
@@ -155,6 +161,7 @@ impl Node {
         informer.synced().await;
         let mut pod_cidr = String::new();
         let mut reported: Option<(Instant, core::NodeStatus)> = None;
+        let mut state = self.state.clone();
         loop {
             let node = informer.get(None, &self.config.node_name);
             let wanted = node
@@ -177,7 +184,8 @@ impl Node {
                 .await
                 .map(|images| images.images)
                 .unwrap_or_default();
-            let status = status::status(&known, &self.config, &self.machine, &runtime, images, now);
+            let own = state.borrow_and_update().clone();
+            let status = status::status(&known, &self.config, &self.machine, &own, &runtime, images, now);
             let due = reported
                 .as_ref()
                 .is_none_or(|(at, status_)| at.elapsed() >= REPORT || status::differs(status_, &status));
@@ -194,8 +202,10 @@ impl Node {
             }
             let wait = if ready && reported.is_some() { LOOK } else { LOOK_SOON };
             // Whatever changed of the node, all of it is looked at again.
-            if tokio::time::timeout(wait, changes.next()).await.is_ok() {
-                while changes.try_next().is_some() {}
+            tokio::select! {
+                _ = changes.next() => while changes.try_next().is_some() {},
+                _ = state.changed() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }

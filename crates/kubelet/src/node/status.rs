@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use super::facts::Machine;
 use crate::config::Config;
+use crate::eviction::thresholds::Pressure;
+use crate::pods::node_state::NodeState;
 
 /// As many as upstream reports.
 const MOST_IMAGES: usize = 50;
@@ -35,6 +37,7 @@ pub fn status(
     known: &NodeStatus,
     config: &Config,
     machine: &Machine,
+    own: &NodeState,
     runtime: &cri::Result<StatusResponse>,
     images: Vec<Image>,
     now: Timestamp,
@@ -49,25 +52,38 @@ pub fn status(
         .map(|ip| address("InternalIP", ip.to_string()))
         .collect();
     addresses.push(address("Hostname", config.node_name.clone()));
-    let [capacity, allocatable] = machine.resources(config.max_pods);
-    let good = |kind, reason, message: &str| condition(known, kind, false, reason, message.to_owned(), now);
+    let [capacity, allocatable] = machine.resources(config.configuration.max_pods);
+    let pressed = |pressure: Pressure, [bad, good]: [(&str, &str); 2]| {
+        let yes = own.pressures.contains(&pressure);
+        let (reason, message) = if yes { bad } else { good };
+        condition(known, pressure.name(), yes, reason, message.to_owned(), now)
+    };
     let conditions = vec![
-        good(
-            "MemoryPressure",
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available",
+        pressed(
+            Pressure::Memory,
+            [
+                (
+                    "KubeletHasInsufficientMemory",
+                    "kubelet has insufficient memory available",
+                ),
+                ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ],
         ),
-        good(
-            "DiskPressure",
-            "KubeletHasNoDiskPressure",
-            "kubelet has no disk pressure",
+        pressed(
+            Pressure::Disk,
+            [
+                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ],
         ),
-        good(
-            "PIDPressure",
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available",
+        pressed(
+            Pressure::Pid,
+            [
+                ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+                ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ],
         ),
-        match not_ready(runtime) {
+        match not_ready(runtime, own.shutting_down) {
             None => condition(
                 known,
                 "Ready",
@@ -154,7 +170,7 @@ fn condition(
 }
 
 /// What keeps the node from running pods.
-fn not_ready(runtime: &cri::Result<StatusResponse>) -> Option<String> {
+fn not_ready(runtime: &cri::Result<StatusResponse>, shutting_down: bool) -> Option<String> {
     let conditions = match runtime {
         Err(_) => return Some("container runtime is down".into()),
         Ok(answer) => answer
@@ -178,6 +194,9 @@ fn not_ready(runtime: &cri::Result<StatusResponse>) -> Option<String> {
             }
             None => against.push(format!("{what}: {kind}=false reason: message:")),
         }
+    }
+    if shutting_down {
+        against.push("node is shutting down".into());
     }
     match against.len() {
         0 => None,
@@ -281,8 +300,10 @@ mod tests {
             ),
         ];
         for (runtime, expected) in cases {
-            assert_eq!(not_ready(&runtime).as_deref(), expected);
+            assert_eq!(not_ready(&runtime, false).as_deref(), expected);
         }
+        let well = runtime(&[("RuntimeReady", true, ""), ("NetworkReady", true, "")]);
+        assert_eq!(not_ready(&well, true).as_deref(), Some("node is shutting down"));
     }
 
     #[test]

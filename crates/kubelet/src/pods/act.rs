@@ -74,6 +74,7 @@ impl Worker {
                     )
                     .await
                 }
+                Action::Release => self.release().await,
                 Action::CleanUp => self.clean_up().await,
                 Action::Forget => {
                     self.forget();
@@ -285,6 +286,27 @@ impl Worker {
             }
         }
         true
+    }
+
+    async fn release(&mut self) -> bool {
+        let directory = self.pod_dir();
+        let both = move || {
+            let parts = ["volume-subpaths", "volumes"].map(|part| directory.join(part));
+            parts.iter().try_for_each(|part| volumes::tear_down(part))
+        };
+        let released = tokio::task::spawn_blocking(both).await;
+        match released.map_err(std::io::Error::other).and_then(|released| released) {
+            Ok(()) => {
+                self.memory.released = true;
+                self.volumes = None;
+                true
+            }
+            Err(error) => {
+                warn!(pod = %self.pod.full_name(), %error, "a pod's volumes could not be taken away yet");
+                tokio::time::sleep(RETRY.unsigned_abs()).await;
+                false
+            }
+        }
     }
 
     async fn clean_up(&mut self) -> bool {

@@ -88,7 +88,7 @@ pub fn set(pod: &Pod, base: &PodStatus, status: &mut PodStatus, observed: &Obser
     if pod.spec().is_some_and(api::pod::may_restart_all) {
         says.push(restarting(pod, status, observed));
     }
-    if let Some(verdict) = memory.verdict.as_ref().filter(|verdict| verdict.reason == "Evicted") {
+    if let Some(verdict) = memory.verdict.as_ref().filter(|verdict| verdict.disrupts) {
         let message = Some(verdict.message.clone());
         says.push(Says {
             kind: "DisruptionTarget",

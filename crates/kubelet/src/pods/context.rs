@@ -6,14 +6,16 @@ use client::{Client, Events, Informer, Informers};
 use cri::RuntimeService;
 use cri::v1::{DnsConfig, VersionRequest};
 use k8s_openapi::api::core::v1::Service;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::field::Capacity;
 use crate::image::Images;
+use crate::metrics::Metrics;
 use crate::pods::admission::Kernel;
 use crate::pods::ledger::Ledger;
+use crate::pods::node_state::NodeState;
 use crate::pods::users::Ranges;
 
 /// The node around the pods.
@@ -48,6 +50,10 @@ pub struct Context {
     pub node_dns: DnsConfig,
     /// What the node's kernel has for those who confine.
     pub kernel: Kernel,
+    /// What the node says of itself now.
+    pub state: watch::Sender<NodeState>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Context {

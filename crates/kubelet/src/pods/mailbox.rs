@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::memory::Verdict;
 use crate::image::Pulled;
 use crate::probes::Kind;
 
@@ -30,6 +31,8 @@ pub struct Mail {
     pub pre_stopped: Vec<String>,
     /// Instances that could not be told to stop.
     pub not_stopped: Vec<String>,
+    /// Why the pod must end before its containers do.
+    pub verdict: Option<Verdict>,
 }
 
 /// What every worker of the pod has to know, be it the first or one that takes over.
@@ -132,6 +135,12 @@ impl Mailbox {
     /// An instance could not be told to stop.
     pub fn not_stopped(&self, id: String) {
         self.mail.lock().not_stopped.push(id);
+        self.wake();
+    }
+
+    /// The pod must end before its containers do.
+    pub fn end_early(&self, verdict: Verdict) {
+        self.mail.lock().verdict.get_or_insert(verdict);
         self.wake();
     }
 

@@ -38,6 +38,8 @@ pub struct Verdict {
     pub message: String,
     /// Seconds that its containers have to end, where not what the pod says.
     pub grace: Option<i64>,
+    /// Whether somebody else's good is the cause: the pod gets the condition DisruptionTarget.
+    pub disrupts: bool,
 }
 
 /// The end of an instance that has been told of.
@@ -88,6 +90,8 @@ pub struct Memory {
     pub verdict: Option<Verdict>,
     /// Whether what was of the pod is being taken away.
     pub cleaning: bool,
+    /// Whether the volumes of a pod that is over were taken away.
+    pub released: bool,
     /// Whether the API server was asked to forget the pod.
     pub forgotten: bool,
     /// Whether nothing is left of the pod on the node.
@@ -108,6 +112,8 @@ impl Memory {
                 reason: status.reason.clone()?,
                 message: status.message.clone().unwrap_or_default(),
                 grace: None,
+                // Its condition is in the status already.
+                disrupts: false,
             })
         });
         Self {

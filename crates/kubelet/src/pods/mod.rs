@@ -23,6 +23,7 @@ mod keep;
 pub mod ledger;
 mod mailbox;
 pub mod memory;
+pub mod node_state;
 pub mod observed;
 pub mod plan;
 pub mod pod;
@@ -90,6 +91,8 @@ pub struct Pods {
     workers: Arc<Workers>,
     /// Told when a worker is done.
     ended: Arc<Notify>,
+    /// Whether every pod that was there at the start has its worker.
+    complete: Arc<watch::Sender<bool>>,
 }
 
 impl Pods {
@@ -99,6 +102,7 @@ impl Pods {
             context,
             workers: Arc::default(),
             ended: Arc::default(),
+            complete: Arc::default(),
         }
     }
 
@@ -114,8 +118,15 @@ impl Pods {
             for pod in informer.list().iter().filter(holds) {
                 self.context.ledger.hold(pod.uid(), ledger::Amount::of(pod));
             }
+            let mut missing: HashSet<String> = informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
             loop {
-                match changes.next().await {
+                if missing.is_empty() {
+                    self.complete
+                        .send_if_modified(|complete| !std::mem::replace(complete, true));
+                }
+                let change = changes.next().await;
+                missing.remove(change.object().uid());
+                match change {
                     // What a mirror shows is a static pod, which has its worker already.
                     Change::Applied { object, .. } if api::pod::is_mirror(&object) => {}
                     Change::Applied { object, .. } => self.apply(from_api(object)),
@@ -131,6 +142,12 @@ impl Pods {
         tokio::join!(apply, orphans, self.follow_runtime(), self.relist());
     }
 
+    /// Resolves when every pod that was there at the start has its worker.
+    pub async fn complete(&self) {
+        // The sender lives in `self`, so that waiting cannot fail.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
     /// Whether a pod still has a worker.
     pub fn is_at_work(&self, uid: &str) -> bool {
         self.workers.lock().contains_key(uid)
@@ -139,6 +156,38 @@ impl Pods {
     /// Resolves when some worker is done, since it was last asked for; for one who waits.
     pub async fn ended(&self) {
         self.ended.notified().await;
+    }
+
+    /// A pod must end before its containers do.
+    pub fn end_early(&self, uid: &str, verdict: memory::Verdict) {
+        if let Some(worker) = self.workers.lock().get(uid) {
+            worker.mailbox.end_early(verdict);
+        }
+    }
+
+    /// Resolves when nothing is left of what a pod that ended early had, but its object.
+    pub async fn cleaned(&self, uid: &str) {
+        let view = self.workers.lock().get(uid).map(|worker| worker.view.clone());
+        if let Some(mut view) = view {
+            let cleaned = |view: &View| api::pod::is_terminal(&view.pod) && view.observed.instances.is_empty();
+            // A worker that ends has left nothing.
+            let _ = view.wait_for(cleaned).await;
+        }
+    }
+
+    /// Resolves when a pod is over.
+    pub async fn over(&self, uid: &str) {
+        let view = self.workers.lock().get(uid).map(|worker| worker.view.clone());
+        if let Some(mut view) = view {
+            let _ = view.wait_for(|view| api::pod::is_terminal(&view.pod)).await;
+        }
+    }
+
+    /// The pods that are not over.
+    pub fn active(&self) -> Vec<Arc<Pod>> {
+        let over = |view: &View| api::pod::is_terminal(&view.pod) || view.pod.deletion().is_some();
+        let active = self.views().into_iter().filter(|view| !over(view));
+        active.map(|view| view.pod).collect()
     }
 
     /// A static pod is no longer wanted: it ends, with the grace period that it asks for.
@@ -198,6 +247,7 @@ impl Pods {
                 }
             };
             keep::keep(employ, broke, hurry).await;
+            pods.context.metrics.forget(pod.uid());
             pods.workers.lock().remove(pod.uid());
             pods.ended.notify_one();
         });
@@ -350,7 +400,8 @@ impl Pods {
         }
     }
 
-    fn views(&self) -> Vec<View> {
+    /// What every worker lets others see.
+    pub fn views(&self) -> Vec<View> {
         self.workers
             .lock()
             .values()

@@ -72,6 +72,8 @@ pub enum Action {
         /// Which.
         id: String,
     },
+    /// Take away the volumes of a pod that is over and stays to be seen.
+    Release,
     /// Take away volumes, cgroup, logs and directories.
     CleanUp,
     /// The containers of a pod that is to be deleted are gone: have the API server forget it.

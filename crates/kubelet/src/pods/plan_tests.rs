@@ -19,6 +19,7 @@ fn words(plan: &Plan) -> String {
         Action::Stop { id, grace } => format!("stop-{id}/{grace}"),
         Action::RemoveInstance { id } => format!("rm-{id}"),
         Action::RemoveSandbox { id } => format!("rm-{id}"),
+        Action::Release => "release".into(),
         Action::CleanUp => "clean".into(),
         Action::Forget => "forget".into(),
     };
@@ -42,7 +43,7 @@ fn a_pod_comes_up_in_order() {
         ("Always", "init a", "s0", "init:0@s0=0", "start-a0"),
         ("Always", "init init2 a", "s0", "init:0@s0=0", "start-init20"),
         ("Always", "init a", "s0", "init:0@s0=1", "start-init1"),
-        ("Never", "init a", "s0", "init:0@s0=1", "stop-s0"),
+        ("Never", "init a", "s0", "init:0@s0=1", "stop-s0 release"),
         // a sidecar must run before what follows it, and is restarted beside the apps
         ("Always", "side init a", "s0", "", "start-side0"),
         ("Always", "side init a", "s0", "side:0@s0=run", "start-init0"),
@@ -93,8 +94,8 @@ fn what_ends_is_restarted_by_its_policy() {
         ("Always", "a:0@s0=0", "start-a1", false),
         ("Always", "a:3@s0=1 a:2@s0=1", "start-a4 rm-a2", false),
         ("OnFailure", "a:0@s0=1", "start-a1", false),
-        ("OnFailure", "a:0@s0=0", "stop-s0", true),
-        ("Never", "a:0@s0=1", "stop-s0", true),
+        ("OnFailure", "a:0@s0=0", "stop-s0 release", true),
+        ("Never", "a:0@s0=1", "stop-s0 release", true),
     ];
     for (policy, seen, expected, ended) in cases {
         let plan = planned(&pod(policy, "a"), &observed("s0", seen), &Memory::default());
@@ -158,7 +159,7 @@ fn a_dead_sandbox_is_replaced_and_everything_starts_again() {
         ),
         ("Always", "a", "s1 -s0", "a:1@s1=run", "rm-s0"),
         ("OnFailure", "a b", "s1 -s0", "b:0@s0=0 a:0@s0=137", "start-a1"),
-        ("Never", "a", "-s0", "a:0@s0=137", ""),
+        ("Never", "a", "-s0", "a:0@s0=137", "release"),
         ("Always", "a", "-s0", "a:0@s0=run", "stop-s0"),
         ("Always", "a", "s1 s0", "", "stop-s0 start-a0"),
     ];
@@ -363,7 +364,7 @@ fn one_container_starts_all_anew() {
         ("Never", "init side a b", "", "start-init0"),
         // another end is one for good
         ("Never", "a b", "b:0@s0=run a:0@s0=1", ""),
-        ("Never", "a", "a:0@s0=1", "stop-s0"),
+        ("Never", "a", "a:0@s0=1", "stop-s0 release"),
     ];
     for (policy, names, seen, expected) in cases {
         let plan = planned(&resetting(policy, names), &observed("s0", seen), &Memory::default());
@@ -442,6 +443,7 @@ fn a_verdict_ends_the_pod_and_leaves_it_to_be_seen() {
             reason: "Evicted".into(),
             message: String::new(),
             grace,
+            disrupts: false,
         })
     };
     let memory = Memory {
@@ -453,7 +455,8 @@ fn a_verdict_ends_the_pod_and_leaves_it_to_be_seen() {
         "end-a0/1 stop-a0/2"
     );
     let over = planned(&pod("Always", "a"), &observed("s0", "a:0@s0=137"), &memory);
-    assert_eq!((words(&over).as_str(), over.ended), ("stop-s0", true));
+    // An evicted pod leaves nothing on the node's disk.
+    assert_eq!((words(&over).as_str(), over.ended), ("stop-s0 release rm-a0", true));
     let memory = Memory {
         verdict: verdict(None),
         ..Memory::default()
@@ -472,7 +475,7 @@ fn a_phase_that_is_final_stays() {
         .and_then(|status| serde_json::from_value(status).ok());
     assert_eq!(
         words(&planned(&over, &observed("", ""), &Memory::default())),
-        "",
+        "release",
         "nothing is started"
     );
 }

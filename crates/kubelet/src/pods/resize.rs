@@ -267,7 +267,7 @@ impl Worker {
                 is_taken_in(&self.pod) || !self.observed.sandboxes.is_empty() || api::pod::is_critical(&self.pod);
             if is_in {
                 ledger.hold(&uid, wants);
-            } else if let Err(lack) = ledger.admit(&uid, wants, self.context.config.max_pods) {
+            } else if let Err(lack) = ledger.admit(&uid, wants, self.context.config.configuration.max_pods) {
                 return self.refuse(format!("OutOf{}", lack.resource), lack.message);
             }
             resize.held = true;

@@ -502,6 +502,7 @@ fn a_verdict_is_said_when_the_last_container_has_ended() {
         reason: "Evicted".into(),
         message: "too much".into(),
         grace: None,
+        disrupts: true,
     };
     let memory = Memory {
         verdict: Some(verdict),
@@ -528,6 +529,7 @@ fn containers_of_a_pod_that_is_over_are_over_too() {
             reason: "DeadlineExceeded".into(),
             message: "late".into(),
             grace: None,
+            disrupts: false,
         }),
         ..Memory::default()
     };

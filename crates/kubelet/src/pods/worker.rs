@@ -18,11 +18,11 @@ use super::memory::{Memory, Verdict, Waiting};
 use super::observed::Observed;
 use super::plan::{self, Plan};
 use super::pod::PodExt;
-use super::resize::Resize;
+use super::resize::{Resize, is_taken_in};
 use super::start::{CONFIG_ERROR, image_owner};
 use super::status::{self, Facts};
 use super::writer::{Wanted, Writer};
-use super::{View, admission, conditions, unserved};
+use super::{View, admission, conditions, node_state, unserved};
 use crate::cri_config::sandbox;
 use crate::field::Addresses;
 use crate::objects::Objects;
@@ -174,6 +174,11 @@ impl Worker {
             self.stale = true;
             self.retry_references();
         }
+        if let Some(verdict) = mail.verdict
+            && !api::pod::is_terminal(&self.pod)
+        {
+            self.memory.verdict.get_or_insert(verdict);
+        }
         for id in mail.not_stopped {
             self.memory.stopping.remove(&id);
         }
@@ -267,6 +272,12 @@ impl Worker {
             self.objects.forget();
             return;
         }
+        if !is_taken_in(&self.pod) && self.observed.sandboxes.is_empty() {
+            let refusal = node_state::refusal(&self.pod, &self.context.state.borrow());
+            if let Some((reason, message)) = refusal {
+                return self.refuse(reason.into(), message);
+            }
+        }
         let other_os = self
             .pod
             .spec()
@@ -295,6 +306,7 @@ impl Worker {
                 reason: "DeadlineExceeded".into(),
                 message: message.into(),
                 grace: None,
+                disrupts: false,
             });
             return;
         }
@@ -318,6 +330,7 @@ impl Worker {
                     reason: "Evicted".into(),
                     message,
                     grace: Some(EVICTION_GRACE),
+                    disrupts: false,
                 });
             }
         }
@@ -333,6 +346,7 @@ impl Worker {
             reason,
             message: said,
             grace: None,
+            disrupts: false,
         });
     }
 
@@ -376,6 +390,7 @@ impl Worker {
             runtime: self.context.runtime.clone(),
             events: self.context.events.clone(),
             mailbox: self.mailbox.clone(),
+            metrics: self.context.metrics.clone(),
             ip: self.ip(),
         });
         self.probes.keep(

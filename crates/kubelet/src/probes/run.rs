@@ -13,6 +13,7 @@ use tokio::time::{Instant, Interval};
 use super::Kind;
 use super::count::Count;
 use crate::handler::{Handler, Outcome, Target};
+use crate::metrics::Metrics;
 use crate::pods::Mailbox;
 use crate::pods::observed::{Instance, time};
 
@@ -24,6 +25,8 @@ pub struct Surroundings {
     pub events: Events,
     /// Where results go.
     pub mailbox: Arc<Mailbox>,
+    /// Where results are counted.
+    pub metrics: Arc<Metrics>,
     /// The pod's address.
     pub ip: String,
 }
@@ -102,6 +105,7 @@ pub async fn run(
             container: &container,
             ip: &surroundings.ip,
         };
+        let began = Instant::now();
         let mut outcome = handler.run(&*surroundings.runtime, &target, timeout).await;
         for _ in 1..TRIES {
             if matches!(outcome, Outcome::Error { .. }) {
@@ -113,6 +117,10 @@ pub async fn run(
             surroundings.events.record(&about, Warning, reason, message);
         }
         let Some(good) = good else { continue };
+        let took = began.elapsed();
+        surroundings
+            .metrics
+            .probed(&about, &container.name, kind.word(), good, took);
         let result = count.take(good);
         if result.is_some() && result != told {
             told = result;

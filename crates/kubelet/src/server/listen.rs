@@ -15,9 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::PodLookup;
-use super::access::{Allowed, Caller};
+use super::access::{Access, Caller};
 use super::respond::Node;
+use super::{NodeReports, PodLookup};
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -30,8 +30,8 @@ pub struct ServerConfig {
     pub key: PrivateKeyDer<'static>,
     /// The CA (or several) of those who may call.
     pub client_ca: Vec<CertificateDer<'static>>,
-    /// Which of their certificates may.
-    pub allowed: Allowed,
+    /// Who may what.
+    pub access: Access,
 }
 
 /// Why the server cannot be.
@@ -58,11 +58,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for the pods of `pods`, which run in `runtime`.
+    /// A server for the pods of `pods`, which run in `runtime`, and the node that they run on.
     pub fn new(
         config: ServerConfig,
         runtime: Arc<dyn RuntimeService>,
         pods: Arc<dyn PodLookup>,
+        reports: Arc<dyn NodeReports>,
     ) -> Result<Server, ServerError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -83,7 +84,8 @@ impl Server {
         let node = Arc::new(Node {
             runtime,
             pods,
-            allowed: config.allowed,
+            reports,
+            access: config.access,
         });
         Ok(Server {
             tls: TlsAcceptor::from(Arc::new(tls)),

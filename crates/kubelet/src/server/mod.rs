@@ -1,14 +1,13 @@
 //! The node's HTTPS port (10250): what the API server asks of a node.
 //!
 //! ```text
-//! TLS ──▶ who (certificate) ──▶ may they ──▶ route ──┬─▶ /healthz, /pods
-//!                                                    ├─▶ /containerLogs: the node's log files
-//!                                                    └─▶ /exec, /attach, /portForward: bytes to and from the
-//!                                                        address that the container runtime answers
+//! TLS ──▶ who (certificate, token) ──▶ may they ──▶ route ──┬─▶ /healthz, /pods, /configz, /stats/summary, /metrics …
+//!                                                           ├─▶ /containerLogs: the node's log files
+//!                                                           └─▶ /exec, /attach, /portForward: bytes to and from the
+//!                                                               address that the container runtime answers
 //! ```
 //!
-//! Every request carries a client certificate of the cluster's CA whose user or group may use the port: other
-//! certificates of the same CA belong to nodes and to users.
+//! Every request carries a client certificate of the cluster's CA or a bearer token; the API server says who may what ([`access`]).
 
 mod access;
 mod listen;
@@ -21,10 +20,11 @@ mod session;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 
-pub use access::Allowed;
+pub use access::Access;
 pub use listen::{Server, ServerConfig, ServerError};
 
 /// What the server asks of the kubelet proper.
@@ -43,4 +43,33 @@ pub trait PodLookup: Send + Sync + 'static {
 
     /// Resolves once this container no longer runs and its log is written, at once if it does not run now.
     fn ended(&self, container_id: &str) -> BoxFuture<'static, ()>;
+}
+
+/// Which metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// The kubelet's own.
+    Kubelet,
+    /// Those of containers, as cAdvisor tells them.
+    Containers,
+    /// CPU and memory, for autoscalers.
+    Resources,
+    /// Those of probes.
+    Probes,
+}
+
+/// What the server asks about the node.
+#[async_trait]
+pub trait NodeReports: Send + Sync + 'static {
+    /// The KubeletConfiguration in force.
+    fn configuration(&self) -> serde_json::Value;
+
+    /// The pods that the runtime runs, with no more than what it knows of them.
+    fn running_pods(&self) -> Vec<Pod>;
+
+    /// `/stats/summary`.
+    async fn summary(&self, only_cpu_and_memory: bool) -> Result<serde_json::Value, String>;
+
+    /// Metrics in Prometheus' text format.
+    async fn metrics(&self, report: Report) -> Result<String, String>;
 }

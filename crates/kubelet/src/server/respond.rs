@@ -12,9 +12,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::access::{Allowed, Caller};
+use super::access::{Access, Caller, Refusal};
 use super::route::{NoRoute, Route, route};
-use super::{PodLookup, logs, session};
+use super::{NodeReports, PodLookup, logs, session};
+use crate::stats::prometheus;
 
 /// The body of an answer.
 pub(super) type Body = BoxBody<Bytes, io::Error>;
@@ -23,7 +24,8 @@ pub(super) type Body = BoxBody<Bytes, io::Error>;
 pub(super) struct Node {
     pub(super) runtime: Arc<dyn RuntimeService>,
     pub(super) pods: Arc<dyn PodLookup>,
-    pub(super) allowed: Allowed,
+    pub(super) reports: Arc<dyn NodeReports>,
+    pub(super) access: Access,
 }
 
 /// A body that is known whole.
@@ -52,13 +54,14 @@ struct PodList<'a> {
 
 impl Node {
     pub(super) async fn respond(&self, caller: Option<&Caller>, request: Request<Incoming>) -> Response<Body> {
-        let Some(caller) = caller else {
-            return plain(StatusCode::UNAUTHORIZED, "Unauthorized");
-        };
-        if let Err(reason) = caller.authorize(&self.allowed, request.method()) {
-            return plain(StatusCode::FORBIDDEN, reason);
+        let (method, path) = (request.method(), request.uri().path());
+        match self.access.check(caller, request.headers(), method, path).await {
+            Ok(()) => {}
+            Err(Refusal::Unauthorized) => return plain(StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Err(Refusal::Forbidden(why)) => return plain(StatusCode::FORBIDDEN, why),
+            Err(Refusal::Unknown(why)) => return plain(StatusCode::INTERNAL_SERVER_ERROR, why),
         }
-        let route = match route(request.method(), request.uri().path()) {
+        let route = match route(method, path) {
             Ok(route) => route,
             Err(NoRoute::NotFound) => return plain(StatusCode::NOT_FOUND, "404: Page Not Found"),
             Err(NoRoute::MethodNotAllowed) => {
@@ -67,7 +70,20 @@ impl Node {
         };
         match route {
             Route::Healthz => plain(StatusCode::OK, "ok"),
-            Route::Pods => self.list_pods(),
+            Route::Pods => list(self.pods.pods().iter().map(|pod| &**pod).collect()),
+            Route::RunningPods => list(self.reports.running_pods().iter().collect()),
+            Route::Configz => json(&serde_json::json!({"kubeletconfig": self.reports.configuration()})),
+            Route::Summary => {
+                let shallow = request.uri().query().is_some_and(asks_for_cpu_and_memory);
+                match self.reports.summary(shallow).await {
+                    Ok(summary) => json(&summary),
+                    Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error),
+                }
+            }
+            Route::Metrics(report) => match self.reports.metrics(report).await {
+                Ok(text) => with_type(text, prometheus::CONTENT_TYPE),
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error),
+            },
             Route::Logs(path) => logs::respond(self, &path, request.uri().query()).await,
             Route::Exec(path) => session::exec(self, &path, request).await,
             Route::Attach(path) => session::attach(self, &path, request).await,
@@ -77,24 +93,33 @@ impl Node {
             }
         }
     }
+}
 
-    fn list_pods(&self) -> Response<Body> {
-        let pods = self.pods.pods();
-        let list = PodList {
-            kind: "PodList",
-            api_version: "v1",
-            metadata: serde_json::json!({}),
-            items: pods.iter().map(|pod| &**pod).collect(),
-        };
-        match serde_json::to_vec(&list) {
-            Ok(json) => {
-                let mut response = Response::new(whole(json));
-                response
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                response
-            }
-            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-        }
+fn asks_for_cpu_and_memory(query: &str) -> bool {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.any(|(key, value)| key == "only_cpu_and_memory" && ["true", "1"].contains(&&*value))
+}
+
+fn list(items: Vec<&k8s_openapi::api::core::v1::Pod>) -> Response<Body> {
+    json(&PodList {
+        kind: "PodList",
+        api_version: "v1",
+        metadata: serde_json::json!({}),
+        items,
+    })
+}
+
+fn json(value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(json) => with_type(json, "application/json"),
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+fn with_type(body: impl Into<Bytes>, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(whole(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }

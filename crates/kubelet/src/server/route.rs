@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use super::Report;
+
 /// A container, as a path names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerPath {
@@ -17,6 +19,10 @@ pub(super) struct ContainerPath {
 pub(super) enum Route {
     Healthz,
     Pods,
+    RunningPods,
+    Configz,
+    Summary,
+    Metrics(Report),
     Logs(ContainerPath),
     Exec(ContainerPath),
     Attach(ContainerPath),
@@ -42,8 +48,15 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         return Err(NoRoute::NotFound);
     }
     let route = match parts[..] {
-        ["healthz"] => Route::Healthz,
+        ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Route::Healthz,
         ["pods"] => Route::Pods,
+        ["runningpods"] => Route::RunningPods,
+        ["configz"] => Route::Configz,
+        ["stats", "summary"] => Route::Summary,
+        ["metrics"] => Route::Metrics(Report::Kubelet),
+        ["metrics", "cadvisor"] => Route::Metrics(Report::Containers),
+        ["metrics", "resource"] => Route::Metrics(Report::Resources),
+        ["metrics", "probes"] => Route::Metrics(Report::Probes),
         ["containerLogs", namespace, pod, container] => Route::Logs(container_path(namespace, pod, None, container)),
         ["portForward", namespace, pod] => Route::PortForward {
             namespace: namespace.to_owned(),
@@ -71,7 +84,13 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         _ => return Err(NoRoute::NotFound),
     };
     let allowed = match route {
-        Route::Healthz | Route::Pods | Route::Logs(_) => *method == Method::GET,
+        Route::Healthz
+        | Route::Pods
+        | Route::RunningPods
+        | Route::Configz
+        | Route::Summary
+        | Route::Metrics(_)
+        | Route::Logs(_) => *method == Method::GET,
         Route::Run(_) => *method == Method::POST,
         // WebSocket clients can only GET.
         Route::Exec(_) | Route::Attach(_) | Route::PortForward { .. } => {
@@ -108,6 +127,14 @@ mod tests {
         for (method, path, expected) in [
             (Method::GET, "/healthz", Ok(Route::Healthz)),
             (Method::GET, "/pods/", Ok(Route::Pods)),
+            (Method::GET, "/healthz/ping", Ok(Route::Healthz)),
+            (Method::GET, "/runningpods/", Ok(Route::RunningPods)),
+            (Method::GET, "/stats/summary", Ok(Route::Summary)),
+            (Method::GET, "/stats", Err(NoRoute::NotFound)),
+            (Method::GET, "/metrics", Ok(Route::Metrics(Report::Kubelet))),
+            (Method::GET, "/metrics/cadvisor", Ok(Route::Metrics(Report::Containers))),
+            (Method::GET, "/metrics/other", Err(NoRoute::NotFound)),
+            (Method::POST, "/metrics", Err(NoRoute::MethodNotAllowed)),
             (Method::POST, "/pods", Err(NoRoute::MethodNotAllowed)),
             (
                 Method::GET,

@@ -35,7 +35,7 @@ use nfs::Nfs;
 pub use resolve::{Context, resolve};
 pub use subpath::bind as bind_subpath;
 pub use teardown::tear_down;
-pub use usage::{Used, limited, over_limit};
+pub use usage::{Used, count, file_systems, limited, over_limit, used};
 
 use crate::pods::pod::PodExt;
 

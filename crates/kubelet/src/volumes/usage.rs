@@ -1,6 +1,6 @@
 //! Pods that write more to the node's disk than they may: in emptyDir volumes, in their containers' own layers, and in logs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::directory;
 use crate::cri_config::resources;
+use crate::eviction::rank::Files;
 use crate::pods::pod::PodExt;
+use crate::stats::machine::FileSystem;
 
 const STORAGE: &str = "ephemeral-storage";
 
@@ -27,18 +29,11 @@ impl Used {
     /// Measures what is on disk. Containers' own layers are the runtime's to measure; they are added to these.
     pub fn measure(pod: &Pod, pod_dir: &Path, logs: &Path, mut layers: BTreeMap<String, u64>) -> Self {
         for (_, container) in pod.containers() {
-            *layers.entry(container.name.clone()).or_default() += size(&logs.join(&container.name));
+            *layers.entry(container.name.clone()).or_default() += count(&logs.join(&container.name)).bytes;
         }
-        let on_disk = volumes(pod).filter(|volume| is_on_disk(volume));
+        let volumes = used(pod, pod_dir).into_iter();
         Used {
-            volumes: on_disk
-                .map(|volume| {
-                    (
-                        volume.name.clone(),
-                        size(&directory(pod_dir, "empty-dir", &volume.name)),
-                    )
-                })
-                .collect(),
+            volumes: volumes.map(|(name, used)| (name, used.bytes)).collect(),
             containers: layers,
         }
     }
@@ -108,9 +103,9 @@ pub fn limited(pod: &Pod) -> bool {
             .any(|(_, container)| resources::limit(pod, container, STORAGE) > 0)
 }
 
-/// The bytes that a tree takes on disk; files with several names count once.
-fn size(root: &Path) -> u64 {
-    let mut total = 0;
+/// What a tree takes on disk; files with several names count once.
+pub fn count(root: &Path) -> Files {
+    let mut total = Files::default();
     let mut seen = HashSet::new();
     let mut pending = vec![root.to_owned()];
     while let Some(path) = pending.pop() {
@@ -122,11 +117,39 @@ fn size(root: &Path) -> u64 {
                 pending.push(entry.path());
             }
             if metadata.nlink() == 1 || metadata.is_dir() || seen.insert((metadata.dev(), metadata.ino())) {
-                total += metadata.blocks() * 512;
+                total.bytes += metadata.blocks() * 512;
+                total.inodes += 1;
             }
         }
     }
     total
+}
+
+/// What the pod's emptyDir volumes on disk take, by name.
+pub fn used(pod: &Pod, pod_dir: &Path) -> HashMap<String, Files> {
+    let on_disk = volumes(pod).filter(|volume| is_on_disk(volume));
+    on_disk
+        .map(|volume| {
+            (
+                volume.name.clone(),
+                count(&directory(pod_dir, "empty-dir", &volume.name)),
+            )
+        })
+        .collect()
+}
+
+/// The file systems of the pod's volumes, by name; of those that have a directory of the pod's.
+pub fn file_systems(pod: &Pod, pod_dir: &Path) -> HashMap<String, FileSystem> {
+    let plugins = fs::read_dir(pod_dir.join("volumes")).into_iter().flatten().flatten();
+    let plugins: Vec<_> = plugins.map(|entry| entry.path()).collect();
+    let found = volumes(pod).filter_map(|volume| {
+        let at = plugins
+            .iter()
+            .map(|plugin| plugin.join(&volume.name))
+            .find(|path| path.is_dir())?;
+        Some((volume.name.clone(), FileSystem::of(&at)?))
+    });
+    found.collect()
 }
 
 #[cfg(test)]

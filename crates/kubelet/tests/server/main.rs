@@ -7,6 +7,8 @@ use std::io::Write;
 
 use cri::streaming::{ClientError, RemoteStreams, Wanted};
 use http::{StatusCode, Uri};
+use kubelet::KubeletConfiguration;
+use kubelet::configuration::AuthorizationMode;
 use node::{Certificates, TestNode, in_own_network};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -22,30 +24,89 @@ fn who_may_ask() {
     in_own_network(async || {
         let node = TestNode::start().await;
         let certificates = Certificates::shared();
-        for (client, status, text) in [
-            (None, StatusCode::UNAUTHORIZED, "Unauthorized"),
-            (
-                Some(certificates.client("system:node:other", "system:nodes")),
-                StatusCode::FORBIDDEN,
-                "Forbidden (user=system:node:other, verb=get, resource=nodes, subresource=[proxy])",
-            ),
-            (
-                Some(certificates.client("kube-apiserver-kubelet-client", "none")),
-                StatusCode::OK,
-                "ok",
-            ),
-            (
-                Some(certificates.client("somebody", "system:masters")),
-                StatusCode::OK,
-                "ok",
-            ),
+        let ok = |text: &str| (StatusCode::OK, text.to_owned());
+        let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
+        let forbidden = |user: &str, needed: &str| {
+            let text = format!("Forbidden (user={user}, verb=get, resource=nodes, subresource(s)=[{needed}])\n");
+            (StatusCode::FORBIDDEN, text)
+        };
+        let (master, other) = (("somebody", "system:masters"), ("system:node:other", "system:nodes"));
+        let account = "system:serviceaccount:ns:a";
+        for (certificate, token, path, expected) in [
+            (None, None, "/healthz", unauthorized()),
+            (Some(master), None, "/healthz", ok("ok")),
+            (Some(other), None, "/healthz", forbidden(other.0, "healthz proxy")),
+            (Some(other), None, "/stats/summary", forbidden(other.0, "stats")),
+            // A certificate goes before a token.
+            (Some(other), Some("good"), "/metrics", forbidden(other.0, "metrics")),
+            (None, Some("bad"), "/metrics", unauthorized()),
+            (None, Some("good"), "/metrics/resource", ok("Resources")),
+            (None, Some("good"), "/metrics/probes", ok("Probes")),
+            (None, Some("good"), "/containerLogs/ns/p/c", forbidden(account, "proxy")),
+            (None, Some("good"), "/configz", forbidden(account, "configz proxy")),
         ] {
-            let answer = node.get_as(client, "/healthz").await.unwrap();
-            assert_eq!(answer, (status, text.to_owned()));
+            let client = certificate.map(|(user, group)| certificates.client(user, group));
+            let answer = node.get_with(client, token, path).await.unwrap();
+            assert_eq!(answer, expected, "{certificate:?} {token:?} {path}");
         }
+        let (status, _) = node.get_with(None, Some("good"), "/pods").await.unwrap();
+        assert_eq!(status, StatusCode::OK, "who may nodes/pods may /pods");
         // A certificate of another CA does not get as far as HTTP.
         let stranger = Certificates::new().client("kube-apiserver-kubelet-client", "system:masters");
         assert!(node.get_as(Some(stranger), "/healthz").await.is_err());
+    });
+}
+
+#[test]
+fn the_configuration_says_who_is_known_and_who_decides() {
+    in_own_network(async || {
+        let mut configuration = KubeletConfiguration::default();
+        configuration.authentication.anonymous.enabled = true;
+        configuration.authentication.webhook.enabled = false;
+        let node = TestNode::start_with(&configuration).await;
+        let said = "Forbidden (user=system:anonymous, verb=get, resource=nodes, subresource(s)=[healthz proxy])\n";
+        assert_eq!(
+            node.get_as(None, "/healthz").await.unwrap(),
+            (StatusCode::FORBIDDEN, said.to_owned())
+        );
+        let (status, _) = node.get_with(None, Some("good"), "/metrics").await.unwrap();
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "tokens are not taken");
+        configuration.authorization.mode = AuthorizationMode::AlwaysAllow;
+        let node = TestNode::start_with(&configuration).await;
+        assert_eq!(node.get_as(None, "/healthz").await.unwrap().0, StatusCode::OK);
+    });
+}
+
+#[test]
+fn what_the_node_tells_of_itself() {
+    in_own_network(async || {
+        let node = TestNode::start().await;
+        for (path, status, text) in [
+            (
+                "/configz",
+                StatusCode::OK,
+                r#"{"kubeletconfig":{"kind":"KubeletConfiguration"}}"#,
+            ),
+            ("/stats/summary", StatusCode::OK, r#"{"node":{},"shallow":false}"#),
+            (
+                "/stats/summary?only_cpu_and_memory=true",
+                StatusCode::OK,
+                r#"{"node":{},"shallow":true}"#,
+            ),
+            ("/metrics", StatusCode::OK, "Kubelet"),
+            (
+                "/metrics/cadvisor",
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the runtime is down",
+            ),
+            (
+                "/runningpods/",
+                StatusCode::OK,
+                r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[]}"#,
+            ),
+        ] {
+            assert_eq!(node.get(path).await, (status, text.to_owned()), "{path}");
+        }
     });
 }
 

@@ -21,7 +21,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use kubelet::server::{Allowed, PodLookup, Server, ServerConfig};
+use kubelet::KubeletConfiguration;
+use kubelet::server::{Access, NodeReports, PodLookup, Report, Server, ServerConfig};
 use nix::sched::{CloneFlags, unshare};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -118,6 +119,10 @@ impl Text {
 
 impl TestNode {
     pub async fn start() -> TestNode {
+        Self::start_with(&KubeletConfiguration::default()).await
+    }
+
+    pub async fn start_with(configuration: &KubeletConfiguration) -> TestNode {
         let directory = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -128,7 +133,7 @@ impl TestNode {
             certificate: vec![certificate],
             key,
             client_ca: vec![certificates.ca.clone()],
-            allowed: Allowed::default(),
+            access: Access::new(reviewer(), "node", configuration),
         };
         let runtime = Machine {
             log_path: directory.path().join("0.log"),
@@ -138,7 +143,7 @@ impl TestNode {
             pod: Arc::new(pod()),
             ended: ended.clone(),
         };
-        let server = Server::new(config, Arc::new(runtime), Arc::new(pods)).unwrap();
+        let server = Server::new(config, Arc::new(runtime), Arc::new(pods), Arc::new(Reports)).unwrap();
         tokio::spawn(server.serve(listener, CancellationToken::new()));
         TestNode {
             address,
@@ -183,13 +188,17 @@ impl TestNode {
     async fn ask(
         &self,
         client: Option<KeyedCertificate>,
+        token: Option<&str>,
         path: &str,
     ) -> std::result::Result<http::Response<Incoming>, Box<dyn std::error::Error>> {
         let stream = self.connect_as(client).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let request = Request::get(path).header("host", "node").body(Empty::<Bytes>::new())?;
-        Ok(sender.send_request(request).await?)
+        let mut request = Request::get(path).header("host", "node");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?)
     }
 
     pub async fn get_as(
@@ -197,7 +206,16 @@ impl TestNode {
         client: Option<KeyedCertificate>,
         path: &str,
     ) -> std::result::Result<(StatusCode, String), Box<dyn std::error::Error>> {
-        let response = self.ask(client, path).await?;
+        self.get_with(client, None, path).await
+    }
+
+    pub async fn get_with(
+        &self,
+        client: Option<KeyedCertificate>,
+        token: Option<&str>,
+        path: &str,
+    ) -> std::result::Result<(StatusCode, String), Box<dyn std::error::Error>> {
+        let response = self.ask(client, token, path).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         Ok((status, String::from_utf8(body.to_vec())?))
@@ -210,7 +228,61 @@ impl TestNode {
 
     pub async fn stream(&self, path: &str) -> Text {
         let client = Certificates::shared().client("kube-apiserver-kubelet-client", "system:masters");
-        Text(self.ask(Some(client), path).await.unwrap().into_body())
+        Text(self.ask(Some(client), None, path).await.unwrap().into_body())
+    }
+}
+
+/// An API server as far as reviews go: the token `good` is a service account's, which may `nodes/metrics` and `nodes/pods`.
+fn reviewer() -> client::Client {
+    let service = tower::service_fn(|request: Request<client::kube::client::Body>| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let mut review: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let spec = &review["spec"];
+        let status = match review["kind"].as_str() {
+            Some("TokenReview") if spec["token"] == "good" => serde_json::json!({
+                "authenticated": true,
+                "user": {"username": "system:serviceaccount:ns:a", "groups": ["system:authenticated"]},
+            }),
+            Some("TokenReview") => serde_json::json!({}),
+            _ => {
+                let asked = &spec["resourceAttributes"];
+                let subresource = asked["subresource"].as_str().unwrap();
+                let granted =
+                    spec["user"] == "system:serviceaccount:ns:a" && ["metrics", "pods"].contains(&subresource);
+                let about = (&asked["resource"], &asked["name"], &asked["verb"]);
+                assert_eq!(about, (&"nodes".into(), &"node".into(), &"get".into()));
+                serde_json::json!({"allowed": granted})
+            }
+        };
+        review["status"] = status;
+        let body = http_body_util::Full::new(Bytes::from(serde_json::to_vec(&review).unwrap()));
+        Ok::<_, Infallible>(http::Response::builder().status(201).body(body).unwrap())
+    });
+    client::in_process(service)
+}
+
+/// A node that has little to tell.
+struct Reports;
+
+#[async_trait]
+impl NodeReports for Reports {
+    fn configuration(&self) -> serde_json::Value {
+        serde_json::json!({"kind": "KubeletConfiguration"})
+    }
+
+    fn running_pods(&self) -> Vec<Pod> {
+        Vec::new()
+    }
+
+    async fn summary(&self, only_cpu_and_memory: bool) -> std::result::Result<serde_json::Value, String> {
+        Ok(serde_json::json!({"node": {}, "shallow": only_cpu_and_memory}))
+    }
+
+    async fn metrics(&self, report: Report) -> std::result::Result<String, String> {
+        match report {
+            Report::Containers => Err("the runtime is down".into()),
+            other => Ok(format!("{other:?}")),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use cri::{ImageService, RuntimeService};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kubelet::Kubelet;
-use kubelet::server::{Allowed, Server, ServerConfig};
+use kubelet::server::{Access, Server, ServerConfig};
 use network::dns::{self, Dns};
 use network::services::{self, Proxy};
 use rustls::pki_types::pem::PemObject;
@@ -26,9 +26,6 @@ use crate::node::SOCKET;
 
 /// The port that the API server asks a node on.
 const PORT: u16 = 10250;
-
-/// As many pods as upstream's kubelet takes.
-const MAX_PODS: u32 = 110;
 
 /// What a node stands on, opened and not yet at work.
 pub struct Opened {
@@ -133,8 +130,7 @@ pub fn start(
         cluster_dns: vec![settings.cluster_dns],
         cluster_domain: settings.cluster_domain.clone(),
         port: PORT,
-        max_pods: MAX_PODS,
-        pod_pids_limit: settings.pod_max_pids,
+        configuration: settings.kubelet.clone(),
         allowed_unsafe_sysctls: settings.allowed_unsafe_sysctls.clone(),
         pod_manifest_path: Some(settings.pod_manifest_path.clone()),
         manifest_url: settings.manifest_url.clone().map(|url| kubelet::ManifestUrl {
@@ -143,8 +139,10 @@ pub fn start(
             interval: settings.http_check_frequency,
         }),
     };
+    let access = Access::new(clients.kubelet.clone(), &settings.node_name, &settings.kubelet);
     let kubelet = Kubelet::new(config, clients.kubelet, runtime.clone(), images)?;
-    let server = Server::new(server_config(pki)?, runtime, Arc::new(kubelet.pods()))?;
+    let config = server_config(pki, access)?;
+    let server = Server::new(config, runtime, Arc::new(kubelet.pods()), kubelet.reports())?;
     if let Some(socket) = socket {
         parts.start("the CRI socket", socket);
     }
@@ -166,15 +164,12 @@ pub fn start(
     Ok(())
 }
 
-fn server_config(pki: &Pki) -> Result<ServerConfig> {
+fn server_config(pki: &Pki, access: Access) -> Result<ServerConfig> {
     let certificates = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     Ok(ServerConfig {
         certificate: certificates(&pki.kubelet.certificate).context("the kubelet's certificate")?,
         key: PrivateKeyDer::from_pem_slice(pki.kubelet.key.as_bytes()).context("the kubelet's key")?,
         client_ca: certificates(&pki.ca_certificate).context("the authority's certificate")?,
-        allowed: Allowed {
-            users: Vec::new(),
-            groups: vec!["system:masters".into()],
-        },
+        access,
     })
 }

@@ -49,8 +49,23 @@ pub fn plan(pod: &Pod, removed: bool, gone: bool, observed: &Observed, memory: &
         plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
     }
     if !removed {
-        // The containers of a pod that ended stay for their logs until it is deleted.
-        prune(observed, &mut plan);
+        // What was on the node's disk is for others now.
+        if !memory.released {
+            plan.actions.push(Action::Release);
+        }
+        match memory
+            .verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.reason == "Evicted")
+        {
+            true => plan
+                .actions
+                .extend(observed.instances.iter().map(|instance| Action::RemoveInstance {
+                    id: instance.id.clone(),
+                })),
+            // The containers of a pod that ended stay for their logs until it is deleted.
+            false => prune(observed, &mut plan),
+        }
         return plan;
     }
     plan.removes = true;

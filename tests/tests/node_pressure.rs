@@ -1,0 +1,303 @@
+//! Nodes that run short: which pods go and which stay, what the node says of itself and to the scheduler, and what it no longer takes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::{Cluster, Options, Registry, eventually, image, run};
+
+/// The kubelet's configuration, which a test changes between two starts of the server.
+struct Configuration {
+    file: PathBuf,
+    _scratch: tempfile::TempDir,
+}
+
+impl Configuration {
+    fn new(fields: &str) -> Self {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let configuration = Self {
+            file: scratch.path().join("kubelet.yaml"),
+            _scratch: scratch,
+        };
+        configuration.set(fields);
+        configuration
+    }
+
+    fn set(&self, fields: &str) {
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        fs::write(&self.file, format!("{head}{fields}\n")).expect("the kubelet's configuration");
+    }
+
+    fn flags(&self) -> Vec<String> {
+        vec!["--kubelet-config".into(), self.file.display().to_string()]
+    }
+}
+
+/// The server starts anew with another configuration; pods do not notice.
+fn restart(cluster: &mut Cluster, configuration: &Configuration, fields: &str) {
+    cluster.kill_server();
+    configuration.set(fields);
+    cluster.start_server();
+}
+
+/// A condition of the node: its status and reason.
+fn condition(cluster: &Cluster, kind: &str) -> String {
+    let of_it = format!("{{.status.conditions[?(@.type==\"{kind}\")]");
+    let path = format!("jsonpath={of_it}.status}} {of_it}.reason}}");
+    cluster.kubectl(&["get", "node", "node", "-o", &path]).ok()
+}
+
+fn until_condition(cluster: &Cluster, kind: &str, expected: &str) {
+    eventually(&format!("{kind} is {expected}"), || {
+        (condition(cluster, kind) == expected).then_some(())
+    });
+}
+
+/// The keys of the node's taints.
+fn taints(cluster: &Cluster) -> String {
+    cluster
+        .kubectl(&["get", "node", "node", "-o", "jsonpath={.spec.taints[*].key}"])
+        .ok()
+}
+
+fn until_taints(cluster: &Cluster, expected: &str) {
+    eventually(&format!("the taints are {expected:?}"), || {
+        (taints(cluster) == expected).then_some(())
+    });
+}
+
+/// A pod of one container, which runs a script; `more` are further fields of the spec, `fields` of the container.
+fn pod(name: &str, script: &str, more: &str, fields: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1{more}, containers: [{{name: c, \
+         image: 'localhost/busybox:1', command: [sh, -c, '{script}']{fields}}}]}}}}\n---\n"
+    )
+}
+
+const FAILED: &str = "{.status.phase} {.status.reason}";
+const DISRUPTED: &str = "{.status.conditions[?(@.type==\"DisruptionTarget\")].reason}: {.status.conditions[?(@.type==\"DisruptionTarget\")].message}";
+
+/// A file system in memory over a directory, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn over(directory: &Path, size: &str) -> Self {
+        fs::create_dir_all(directory).expect("the directory");
+        let options = format!("size={size}");
+        run(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+                .arg(directory),
+            "",
+        )
+        .ok();
+        Self(directory.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
+    let configuration = Configuration::new("evictionHard: {nodefs.available: 40%}");
+    let mut cluster = Cluster::prepare(Options {
+        images: &["busybox"],
+        flags: configuration.flags(),
+        ..Options::default()
+    });
+    // The node's disk is a small one, that this machine's stays empty.
+    let disk = Mounted::over(&cluster.data_dir().join("kubelet"), "64m");
+    cluster.start_server();
+    assert_eq!(condition(&cluster, "DiskPressure"), "False KubeletHasNoDiskPressure");
+
+    let registry = Registry::start(&cluster.netns, 5000, false);
+    registry.push(&cluster.netns, &image("nginx"), "unused", "1");
+    registry.push(&cluster.netns, &image("web"), "used", "1");
+    let reference = |name: &str| format!("{}/{name}:1", registry.address);
+    cluster.podium(&["image", "pull", &reference("unused")]).ok();
+    cluster.create(&pod("keeper", "sleep 1000", "", ""));
+    cluster.create(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: user}}, spec: {{containers: [{{name: c, image: '{}'}}]}}}}",
+        reference("used")
+    ));
+    cluster.wait_ready("keeper");
+    cluster.wait_ready("user");
+    cluster.create(&pod(
+        "hog",
+        "head -c 50000000 /dev/zero > /cache/f; sleep 1000",
+        ", volumes: [{name: cache, emptyDir: {}}]",
+        ", volumeMounts: [{name: cache, mountPath: /cache}]",
+    ));
+    cluster.until("hog", FAILED, "Failed Evicted");
+    let message = cluster.field("hog", "{.status.message}");
+    assert!(
+        message
+            .starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: 26843545, available: "),
+        "{message}"
+    );
+    let disrupted = cluster.field("hog", DISRUPTED);
+    assert_eq!(disrupted, format!("TerminationByKubelet: {message}"));
+    cluster.until_event("hog", "The node was low on resource: ephemeral-storage.");
+    cluster.until_event("node", "Attempting to reclaim ephemeral-storage");
+    cluster.until_event("node", "Node node status is now: NodeHasDiskPressure");
+    // What it had filled is free again, though its object is still there to be read.
+    let volumes = cluster
+        .data_dir()
+        .join("kubelet/pods")
+        .join(cluster.field("hog", "{.metadata.uid}"))
+        .join("volumes");
+    eventually("the evicted pod's volumes are gone", || {
+        (!volumes.exists()).then_some(())
+    });
+    let left = cluster.podium(&["ps", "-a"]).ok();
+    assert!(!left.contains("k8s_c_hog_"), "{left}");
+
+    // The condition stands for a while; meanwhile nothing new is taken.
+    until_condition(&cluster, "DiskPressure", "True KubeletHasDiskPressure");
+    until_taints(&cluster, "node.kubernetes.io/disk-pressure");
+    cluster.create(&pod("forced", "sleep 1000", ", nodeName: node", ""));
+    cluster.until("forced", FAILED, "Failed Evicted");
+    assert_eq!(
+        cluster.field("forced", "{.status.message}"),
+        "Pod was rejected: The node had condition: [DiskPressure]. "
+    );
+    cluster.create(&pod("waits", "sleep 1000", "", ""));
+    cluster.until_event("waits", "had untolerated taint");
+    for name in ["keeper", "user"] {
+        assert_eq!(cluster.field(name, "{.status.phase}"), "Running", "{name}");
+    }
+    let metrics = cluster
+        .kubectl(&["get", "--raw", "/api/v1/nodes/node/proxy/metrics"])
+        .ok();
+    assert!(
+        metrics.contains("kubelet_evictions{eviction_signal=\"nodefs.available\"} 1\n"),
+        "{metrics}"
+    );
+
+    // No pressure, and a disk that is too full for unused images: pinned ones and those in use stay.
+    let fields = "evictionHard: {nodefs.available: 40%}\nimageGCHighThresholdPercent: 1\nimageGCLowThresholdPercent: 0\nimageMinimumGCAge: 0s";
+    restart(&mut cluster, &configuration, fields);
+    until_condition(&cluster, "DiskPressure", "False KubeletHasNoDiskPressure");
+    until_taints(&cluster, "");
+    cluster.wait_ready("waits");
+    let images = eventually("the unused image is removed", || {
+        let images = cluster.podium(&["image", "ls"]).ok();
+        (!images.contains("/unused")).then_some(images)
+    });
+    assert!(
+        images.contains("/used") && images.contains("localhost/busybox"),
+        "{images}"
+    );
+    cluster.until_event(
+        "node",
+        "Failed to garbage collect required amount of images. Attempted to free ",
+    );
+    drop(disk);
+}
+
+#[test]
+fn short_memory_takes_pods_in_their_order() {
+    let manifests = tempfile::tempdir().expect("a directory");
+    let configuration = Configuration::new("evictionHard: {}");
+    let mut flags = configuration.flags();
+    flags.extend(["--pod-manifest-path".to_owned(), manifests.path().display().to_string()]);
+    let mut cluster = Cluster::with(Options {
+        images: &["busybox"],
+        flags,
+        ..Options::default()
+    });
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: static}\nspec:\n  containers:\n  - {name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}\n";
+    fs::write(manifests.path().join("static.yaml"), manifest).expect("a manifest");
+    // A shell that holds so much in a variable.
+    let holds = "x=$(head -c 20000000 /dev/zero | tr \"\\0\" x); sleep 1000".replace('\'', "''");
+    cluster.create("{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: high}, value: 1000}");
+    cluster.create(&pod("above-low", &holds, "", ""));
+    cluster.create(&pod("above-high", &holds, ", priorityClassName: high", ""));
+    cluster.create(&pod(
+        "within",
+        "sleep 1000",
+        "",
+        ", resources: {requests: {memory: 200Mi}}",
+    ));
+    cluster.create(&pod(
+        "critical",
+        &holds,
+        ", priorityClassName: system-node-critical",
+        "",
+    ));
+    for name in ["above-low", "above-high", "within", "critical", "static-node"] {
+        eventually("the mirror is there", || {
+            (cluster.kubectl(&["get", "pod", name]).code == 0).then_some(())
+        });
+        cluster.wait_ready(name);
+    }
+
+    // More than any machine has: every look takes one pod, until there is none that may go.
+    restart(&mut cluster, &configuration, "evictionHard: {memory.available: 900Gi}");
+    for name in ["above-low", "above-high", "within"] {
+        cluster.until(name, FAILED, "Failed Evicted");
+    }
+    let log = cluster.log();
+    let evicted: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("evicting pod="))
+        .filter_map(|line| line.split("pod=").nth(1)?.split('_').next())
+        .collect();
+    assert_eq!(evicted, ["above-low", "above-high", "within"]);
+    let message = cluster.field("above-low", "{.status.message}");
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: 900Gi, available: ")
+            && message.contains(". Container c was using ")
+            && message.ends_with(", request is 0, has larger consumption of memory. "),
+        "{message}"
+    );
+    let message = cluster.field("within", "{.status.message}");
+    assert!(!message.contains("larger consumption"), "{message}");
+    until_condition(&cluster, "MemoryPressure", "True KubeletHasInsufficientMemory");
+    until_taints(&cluster, "node.kubernetes.io/memory-pressure");
+    cluster.create(&pod("best", "sleep 1000", ", nodeName: node", ""));
+    cluster.until(
+        "best",
+        "{.status.message}",
+        "Pod was rejected: The node had condition: [MemoryPressure]. ",
+    );
+    for name in ["critical", "static-node"] {
+        assert_eq!(
+            cluster.field(name, "{.status.phase} {.status.containerStatuses[0].restartCount}"),
+            "Running 0",
+            "{name}"
+        );
+    }
+
+    // A soft threshold waits, and gives the pod time to end.
+    restart(&mut cluster, &configuration, "evictionHard: {}");
+    until_condition(&cluster, "MemoryPressure", "False KubeletHasSufficientMemory");
+    until_taints(&cluster, "");
+    let last = "trap \"sleep 4; exit 0\" TERM; while :; do sleep 0.1; done";
+    cluster.create(&pod("soft", last, "", "").replace(
+        "terminationGracePeriodSeconds: 1,",
+        "terminationGracePeriodSeconds: 30,",
+    ));
+    cluster.wait_ready("soft");
+    restart(
+        &mut cluster,
+        &configuration,
+        "evictionHard: {}\nevictionSoft: {memory.available: 900Gi}\nevictionSoftGracePeriod: {memory.available: 2s}\nevictionMaxPodGracePeriod: 20",
+    );
+    cluster.until("soft", FAILED, "Failed Evicted");
+    // One that is ended at once has two seconds.
+    let code = "{.status.containerStatuses[0].state.terminated.exitCode}";
+    assert_eq!(cluster.field("soft", code), "0");
+
+    // Process numbers are no pod's fault here, but the node says so.
+    restart(&mut cluster, &configuration, "evictionHard: {pid.available: 99.99%}");
+    until_condition(&cluster, "PIDPressure", "True KubeletHasInsufficientPID");
+    until_condition(&cluster, "MemoryPressure", "False KubeletHasSufficientMemory");
+    until_taints(&cluster, "node.kubernetes.io/pid-pressure");
+    cluster.until_event("node", "Attempting to reclaim pids");
+    assert_eq!(cluster.field("critical", "{.status.phase}"), "Running");
+}
