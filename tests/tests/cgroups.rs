@@ -52,6 +52,60 @@ fn weight(class: &str, uid: &str) -> u64 {
     number(&cgroup("cpu", class, uid).join(file))
 }
 
+/// Whether the kernel limits huge pages of control groups.
+fn limits_pages() -> bool {
+    match unified() {
+        true => fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|all| all.contains("hugetlb")),
+        false => Path::new("/sys/fs/cgroup/hugetlb").exists(),
+    }
+}
+
+/// Pods of RuntimeClasses: what admission puts in and refuses, and where they go.
+fn classes(cluster: &Cluster) {
+    cluster.create(
+        "apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: with-overhead}
+handler: runc
+overhead: {podFixed: {memory: 16Mi, cpu: 100m}}
+scheduling: {nodeSelector: {runs: classes}, tolerations: [{key: classes, operator: Exists}]}
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: odd}
+handler: kata
+",
+    );
+    let pod = |name: &str, class: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{runtimeClassName: {class}{more}, terminationGracePeriodSeconds: 1, \
+             containers: [{{name: c, image: 'localhost/busybox:1', command: [sleep, 12h], resources: {{limits: {{cpu: 500m, memory: 64Mi}}}}}}]}}}}"
+        )
+    };
+    let refused = |pod: &str| cluster.kubectl_with(&["create", "-f", "-"], pod).fails();
+    let said = refused(&pod("a", "none", ""));
+    assert!(said.contains("pod rejected: RuntimeClass \"none\" not found"), "{said}");
+    let said = refused(&pod("a", "with-overhead", ", overhead: {memory: 1Mi}"));
+    assert!(
+        said.contains("Pod's Overhead doesn't match RuntimeClass's defined Overhead"),
+        "{said}"
+    );
+    let said = refused(&pod("a", "with-overhead", ", nodeSelector: {runs: others}"));
+    assert!(said.contains("conflict: "), "{said}");
+
+    cluster.create(&pod("odd", "odd", ""));
+    cluster.create(&pod("classed", "with-overhead", ""));
+    assert_eq!(
+        cluster.field(
+            "classed",
+            "{.spec.overhead} {.spec.nodeSelector.runs} {.spec.tolerations[?(@.key==\"classes\")].operator}"
+        ),
+        "{\"cpu\":\"100m\",\"memory\":\"16Mi\"} classes Exists"
+    );
+    cluster.until_event("classed", "didn't match Pod's node affinity/selector");
+    cluster.kubectl(&["label", "node", "node", "runs=classes"]).ok();
+}
+
 #[test]
 fn requests_and_limits_reach_the_kernel() {
     let cluster = Cluster::with(Options {
@@ -74,6 +128,13 @@ fn requests_and_limits_reach_the_kernel() {
         "{apiVersion: v1, kind: Pod, metadata: {name: hungry}, spec: {restartPolicy: Never, containers: [{name: c, image: 'localhost/busybox:1', \
          command: [tail, /dev/zero], resources: {limits: {memory: 16Mi}}}]}}",
     );
+
+    // Huge pages are limited where the machine has the controller, and refused where not.
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: huge}, spec: {nodeName: node, terminationGracePeriodSeconds: 1, containers: [{name: c, \
+         image: 'localhost/busybox:1', command: [sleep, 12h], resources: {limits: {hugepages-2Mi: 4Mi, memory: 32Mi}}}]}}",
+    );
+    classes(&cluster);
 
     let mut uids = Vec::new();
     for name in ["guaranteed", "burstable", "best"] {
@@ -115,8 +176,38 @@ fn requests_and_limits_reach_the_kernel() {
         (cluster.field("hungry", &format!("{ended}.reason}} {ended}.exitCode}}")) == "OOMKilled 137").then_some(())
     });
 
+    if limits_pages() {
+        cluster.wait_ready("huge");
+        let uid = cluster.field("huge", "{.metadata.uid}");
+        let file = match unified() {
+            true => "hugetlb.2MB.max",
+            false => "hugetlb.2MB.limit_in_bytes",
+        };
+        for below in [String::new(), container("huge")] {
+            let directory = cgroup("hugetlb", "burstable", &uid).join(below);
+            assert_eq!(number(&directory.join(file)), 4 << 20, "{}", directory.display());
+        }
+    } else {
+        cluster.until_event("huge", "the machine has no hugetlb cgroup controller");
+    }
+
+    // The pod of a class has its own limit and what the class adds; its container has its own.
+    cluster.wait_ready("classed");
+    let classed = cluster.field("classed", "{.metadata.uid}");
+    assert_eq!(limits("", &classed, ""), (80 << 20, 60_000));
+    assert_eq!(limits("", &classed, &container("classed")), (64 << 20, 50_000));
+    cluster.until_event(
+        "odd",
+        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for \"kata\" is configured",
+    );
+
     cluster.kubectl(&["delete", "pod", "--all"]).ok();
-    for (class, uid) in [("", guaranteed), ("burstable", burstable), ("besteffort", best)] {
+    for (class, uid) in [
+        ("", guaranteed),
+        ("", &classed),
+        ("burstable", burstable),
+        ("besteffort", best),
+    ] {
         let left = cgroup("memory", class, uid);
         eventually(&format!("{} is gone", left.display()), || {
             (!left.exists()).then_some(())

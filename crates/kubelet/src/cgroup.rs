@@ -13,9 +13,9 @@ use crate::cri_config::resources::{self, PodLimits};
 use crate::pods::pod::PodExt;
 use k8s_openapi::api::core::v1::Pod;
 
-const V1_CONTROLLERS_WITH_LIMITS: [&str; 3] = ["cpu", "memory", "pids"];
+const V1_CONTROLLERS_WITH_LIMITS: [&str; 4] = ["cpu", "memory", "pids", "hugetlb"];
 const PERIOD_MICROSECONDS: i64 = 100_000;
-const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io";
+const V2_CONTROLLERS: &str = "+cpu +memory +pids +cpuset +io +hugetlb";
 
 /// The hierarchies of a node.
 #[derive(Debug, Clone)]
@@ -74,6 +74,7 @@ impl Cgroups {
         if self.unified {
             let directory = self.root.join(cgroup.trim_start_matches('/'));
             self.create_unified(&directory)?;
+            set_pages(&directory, pod, "max")?;
             return set(&directory, v2(limits, self.pids));
         }
         for controller in V1_CONTROLLERS_WITH_LIMITS {
@@ -83,6 +84,10 @@ impl Cgroups {
             }
             let directory = hierarchy.join(cgroup.trim_start_matches('/'));
             fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+            if controller == "hugetlb" {
+                set_pages(&directory, pod, "limit_in_bytes")?;
+                continue;
+            }
             set(&directory, v1(controller, limits, self.pids))?;
             if qos == Qos::BestEffort && controller == "cpu" {
                 // Pods that asked for nothing share what a single one would get.
@@ -142,6 +147,14 @@ fn set(directory: &Path, files: Vec<(&str, String)>) -> Result<(), CgroupError> 
         }
     }
     Ok(())
+}
+
+/// Limits the huge pages of a pod.
+fn set_pages(directory: &Path, pod: &Pod, file: &str) -> Result<(), CgroupError> {
+    resources::pod_hugepages(pod).into_iter().try_for_each(|limit| {
+        let file = format!("hugetlb.{}.{file}", limit.page_size);
+        set(directory, vec![(file.as_str(), limit.limit.to_string())])
+    })
 }
 
 fn remove_tree(directory: &Path) -> Result<(), CgroupError> {

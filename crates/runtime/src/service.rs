@@ -10,6 +10,7 @@ use futures::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::runtime::Runtime;
+use crate::sandbox::run::HANDLERS;
 use crate::streaming::StreamingServer;
 use crate::{container, metrics, sandbox};
 
@@ -233,13 +234,15 @@ impl RuntimeService for Runtime {
             status: Some(RuntimeStatus {
                 conditions: vec![condition("RuntimeReady", Ok(())), condition("NetworkReady", network)],
             }),
-            runtime_handlers: vec![RuntimeHandler {
-                name: String::new(),
-                features: Some(RuntimeHandlerFeatures {
-                    recursive_read_only_mounts: true,
-                    user_namespaces: self.0.host.user_namespaces,
-                }),
-            }],
+            runtime_handlers: HANDLERS
+                .map(|name| RuntimeHandler {
+                    name: name.into(),
+                    features: Some(RuntimeHandlerFeatures {
+                        recursive_read_only_mounts: true,
+                        user_namespaces: self.0.host.user_namespaces,
+                    }),
+                })
+                .into(),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
                 ..Default::default()

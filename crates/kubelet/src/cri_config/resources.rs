@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cri::v1::LinuxContainerResources;
+use cri::v1::{HugepageLimit, LinuxContainerResources};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -132,6 +132,35 @@ pub fn oom_score_adj(pod: &Pod, qos: Qos, container: &Container, role: Role, mem
     }
 }
 
+/// What a name of a resource says of pages, as control groups name their size: `2MB` for `hugepages-2Mi`.
+fn page_size(resource: &str) -> Option<String> {
+    let size = resource.strip_prefix("hugepages-")?;
+    let bytes = size.parse::<api::quantity::Quantity>().ok()?.value();
+    let units = [("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)];
+    let (unit, whole) = units
+        .into_iter()
+        .find(|(_, unit)| bytes >= *unit && bytes % unit == 0)?;
+    Some(format!("{}{unit}", bytes / whole))
+}
+
+/// The huge pages that a list of limits allows: bytes by the size of pages.
+fn hugepages<'a>(limits: impl Iterator<Item = (&'a String, i64)>) -> Vec<HugepageLimit> {
+    limits
+        .filter_map(|(resource, bytes)| {
+            Some(HugepageLimit {
+                page_size: page_size(resource)?,
+                limit: u64::try_from(bytes).ok()?,
+            })
+        })
+        .collect()
+}
+
+/// The huge pages of a whole pod: bytes by the size of pages.
+pub fn pod_hugepages(pod: &Pod) -> Vec<HugepageLimit> {
+    let limits = api::pod::limits(pod);
+    hugepages(limits.iter().map(|(resource, amount)| (resource, amount.value())))
+}
+
 /// What a container may use.
 pub fn container(
     pod: &Pod,
@@ -148,6 +177,13 @@ pub fn container(
         cpu_shares: shares(request(pod, container, "cpu")),
         memory_limit_in_bytes: limit(pod, container, "memory"),
         oom_score_adj: oom_score_adj(pod, qos, container, role, memory_capacity),
+        hugepage_limits: hugepages(
+            container
+                .resources
+                .iter()
+                .flat_map(|resources| resources.limits.iter().flatten())
+                .filter_map(|(resource, amount)| Some((resource, api::quantity::Quantity::of(amount).ok()?.value()))),
+        ),
         // On v2 a container is killed whole, never half.
         unified: if unified {
             [("memory.oom.group".to_owned(), "1".to_owned())].into()
@@ -354,6 +390,32 @@ mod tests {
             serde_json::to_value(in_force(told, &less)).unwrap(),
             json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "512Mi"}})
         );
+    }
+
+    #[test]
+    fn huge_pages_are_named_as_control_groups_name_them() {
+        for (resource, size) in [
+            ("hugepages-2Mi", Some("2MB")),
+            ("hugepages-1Gi", Some("1GB")),
+            ("hugepages-64Ki", Some("64KB")),
+            ("memory", None),
+        ] {
+            assert_eq!(page_size(resource).as_deref(), size, "{resource}");
+        }
+        let limits = json!({"hugepages-2Mi": "4Mi", "memory": "1Gi"});
+        let pod = with(
+            json!([{"name": "a", "resources": {"limits": limits.clone()}}, {"name": "b", "resources": {"limits": limits}}]),
+        );
+        let (role, first) = pod.containers().next().unwrap();
+        let of = |found: &[HugepageLimit]| {
+            found
+                .iter()
+                .map(|limit| (limit.page_size.clone(), limit.limit))
+                .collect::<Vec<_>>()
+        };
+        let container = super::container(&pod, first, role, 1 << 30, false);
+        assert_eq!(of(&container.hugepage_limits), [("2MB".to_owned(), 4 << 20)]);
+        assert_eq!(of(&pod_hugepages(&pod)), [("2MB".to_owned(), 8 << 20)]);
     }
 
     #[test]

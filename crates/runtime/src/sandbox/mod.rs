@@ -2,7 +2,7 @@
 
 mod remove;
 mod resources;
-mod run;
+pub(crate) mod run;
 mod status;
 mod stop;
 

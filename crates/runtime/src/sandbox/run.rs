@@ -23,6 +23,9 @@ use crate::{HostPort, PodLink, Protocol, host, pod_files, spec, users};
 /// The pause program, see `pause/pause.rs`.
 const PAUSE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 
+/// What a RuntimeClass can name here: the one runtime that there is, as others call their default.
+pub(crate) const HANDLERS: [&str; 2] = ["", "runc"];
+
 /// The cgroup of pods whose kubelet names none.
 const DEFAULT_PARENT: &str = "/podium";
 
@@ -34,7 +37,7 @@ impl Inner {
         let config = request
             .config
             .ok_or_else(|| Error::invalid_argument("config: Required value"))?;
-        if !request.runtime_handler.is_empty() {
+        if !HANDLERS.contains(&request.runtime_handler.as_str()) {
             return Err(Error::unknown(format!(
                 "failed to get sandbox runtime: no runtime for {:?} is configured",
                 request.runtime_handler
