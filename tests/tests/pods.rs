@@ -135,6 +135,7 @@ fn volumes_probes_and_hooks() {
     let cluster = cluster();
     cluster.create("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: map}\ndata: {k: v}\n");
     cluster.create("apiVersion: v1\nkind: Secret\nmetadata: {name: secret}\nstringData: {s: hidden}\n");
+    // An emulated machine is slow: a command takes seconds there, and who tells of a pod too often is not heard any more.
     cluster.create(&pod(
         "all",
         "  securityContext: {fsGroup: 77, runAsUser: 5}
@@ -150,8 +151,8 @@ fn volumes_probes_and_hooks() {
     - {name: all, mountPath: /all}
     - {name: empty, mountPath: /part, subPath: x/y}
     - {name: empty, mountPath: /whole}
-    readinessProbe: {exec: {command: [test, -e, /whole/ready]}, periodSeconds: 1}
-    livenessProbe: {exec: {command: [test, '!', -e, /whole/dead]}, periodSeconds: 1, failureThreshold: 1}
+    readinessProbe: {exec: {command: [test, -e, /whole/ready]}, periodSeconds: 5, timeoutSeconds: 20}
+    livenessProbe: {exec: {command: [test, '!', -e, /whole/dead]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}
     lifecycle:
       postStart: {exec: {command: [touch, /whole/hooked]}}
   terminationGracePeriodSeconds: 1

@@ -49,7 +49,7 @@ const TESTS: &[(&str, &str)] = &[
     ("pods", "volumes_probes_and_hooks"),
 ];
 
-const MINUTES: u32 = 15;
+const MINUTES: u32 = 25;
 
 /// Runs the lane, unless this machine itself is such a one and has run the tests already.
 pub fn run_tests() -> Result<()> {
