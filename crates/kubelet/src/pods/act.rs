@@ -184,7 +184,10 @@ impl Worker {
         }
         let config = &self.context.config;
         let pods = config.root_dir.join("pods");
-        let users = self.context.users.of(&pods, &self.pod_dir(), config.max_pods)?;
+        let users = self
+            .context
+            .users
+            .of(&pods, &self.pod_dir(), config.configuration.max_pods)?;
         Ok(Some(users))
     }
 
