@@ -5,7 +5,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
@@ -151,7 +151,7 @@ pub async fn kill_and_restart(client: &Client, image: &str, times: usize) -> Res
             };
             match killed {
                 None if is_ready(&pod) => {
-                    let pid = process(&command)?.context("no process of the container on this machine")?;
+                    let pid = await_process(&command).await?;
                     killed = Some(Instant::now());
                     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
                 }
@@ -173,6 +173,17 @@ fn restarts(pod: &Pod) -> i32 {
         .as_ref()
         .and_then(|status| status.container_statuses.as_ref());
     statuses.map_or(0, |all| all.iter().map(|one| one.restart_count).sum())
+}
+
+/// Waits for the process of a container that has been started: it may be about to become its command.
+async fn await_process(command: &[String]) -> Result<nix::unistd::Pid> {
+    for _ in 0..1000 {
+        if let Some(pid) = process(command)? {
+            return Ok(pid);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bail!("no process of the container on this machine")
 }
 
 /// The process of this machine that runs a command.
