@@ -12,9 +12,9 @@ pub const PACKAGES: &[&str] = &["build-essential", "pkg-config", "libseccomp-dev
 /// Packages that a running node needs beside the binary.
 pub const NODE_PACKAGES: &[&str] = &["nftables", "iproute2"];
 
-/// Builds the release binary, and `others` with it: built apart, they would want most dependencies with other features. libseccomp goes into
-/// the binary, so that it runs where that library is not installed.
-pub fn release(others: &[&str]) -> Result<PathBuf> {
+/// Builds the release binary, and the program that measures it: built apart, they would want most dependencies with other features. libseccomp
+/// goes into the binary, so that it runs where that library is not installed.
+pub fn release() -> Result<PathBuf> {
     system::install(PACKAGES)?;
     let archive = system::output(system::command("cc").arg("-print-file-name=libseccomp.a"))?;
     let archive = PathBuf::from(archive.trim());
@@ -23,8 +23,7 @@ pub fn release(others: &[&str]) -> Result<PathBuf> {
         "the compiler does not find libseccomp.a: install libseccomp-dev"
     );
     let mut cargo = system::command("cargo");
-    cargo.args(["build", "--release", "--package", "podium"]);
-    cargo.args(others.iter().flat_map(|other| ["--package", other]));
+    cargo.args(["build", "--release", "--package", "podium", "--package", "benches"]);
     cargo.env("LIBSECCOMP_LINK_TYPE", "static");
     if let Some(dir) = archive.parent() {
         cargo.env("LIBSECCOMP_LIB_PATH", dir);

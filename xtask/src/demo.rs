@@ -37,7 +37,7 @@ pub fn main(options: &Options) -> Result<()> {
     }
     say("Building Podium (release)");
     system::install(build::NODE_PACKAGES)?;
-    build::release(&[])?;
+    build::release()?;
     say("Composing the images nginx and busybox from this machine's Debian packages");
     let archives = images::named(&["nginx", "busybox"])?;
     fs::create_dir_all(demo.dir.join("data/images"))?;
@@ -81,6 +81,7 @@ impl Demo {
             .stderr(out)
             .spawn()
             .context("cannot start podium server")?;
+        fs::write(self.pid_file(), server.id().to_string())?;
         loop {
             if let Some(status) = server.try_wait()? {
                 bail!("podium server ended with {status}:\n{}", fs::read_to_string(&log)?);
@@ -108,7 +109,7 @@ impl Demo {
         let manifest = manifest.to_string_lossy();
         self.step(&["get", "nodes", "-o", "wide"])?;
         system::run(
-            self.kubectl(&["delete", "-f", &manifest, "--ignore-not-found"])
+            self.kubectl(&["delete", "-f", &manifest, "--ignore-not-found", "--now"])
                 .stdout(Stdio::null()),
         )?;
         self.step(&["create", "-f", &manifest])?;
@@ -178,6 +179,7 @@ impl Demo {
 
     fn clean(&self) -> Result<()> {
         ensure!(self.podium.exists(), "no demo has been built here");
+        self.stop()?;
         let mut reset = self.as_root(&self.podium);
         system::run(
             reset
@@ -186,6 +188,28 @@ impl Demo {
                 .arg(self.dir.join("data"))
                 .args(["--run-dir", RUN_DIR]),
         )
+    }
+
+    /// Ends the server that an earlier run left, if it still runs.
+    fn stop(&self) -> Result<()> {
+        let Ok(pid) = fs::read_to_string(self.pid_file()) else {
+            return Ok(());
+        };
+        // The number may be another program's by now.
+        let process = Path::new("/proc").join(&pid);
+        let is_server = || fs::read_to_string(process.join("cmdline")).is_ok_and(|line| line.contains(RUN_DIR));
+        if is_server() {
+            system::run(self.as_root(Path::new("kill")).arg(&pid))?;
+        }
+        let start = Instant::now();
+        while is_server() {
+            ensure!(
+                start.elapsed() < Duration::from_secs(60),
+                "podium server, process {pid}, does not end"
+            );
+            system::pause(Duration::from_millis(20));
+        }
+        Ok(fs::remove_file(self.pid_file())?)
     }
 
     /// Prints a kubectl command as a user would type it, then runs it.
@@ -215,6 +239,10 @@ impl Demo {
 
     fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.dir.join("server.pid")
     }
 }
 

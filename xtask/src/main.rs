@@ -37,7 +37,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Test(options) => test::main(&options),
-        Command::Build => build::release(&[]).map(|path| println!("{}", path.display())),
+        Command::Build => build::release().map(|path| println!("{}", path.display())),
         Command::Images => images::all().map(|paths| {
             for path in paths {
                 println!("{}", path.display());
