@@ -170,6 +170,9 @@ fn reset_leaves_nothing() {
     cluster.create(TWO_CONTAINERS);
     cluster.wait_ready("two-containers");
     let uid = cluster.field("two-containers", "{.metadata.uid}");
+    let logs = cluster.pod_logs_dir();
+    let pods_with_logs = || fs::read_dir(&logs).expect("the directory of logs").count();
+    assert_eq!(pods_with_logs(), 1);
     let refused = cluster.reset().fails();
     assert!(
         refused.contains("is used by another Podium process"),
@@ -178,6 +181,7 @@ fn reset_leaves_nothing() {
     cluster.kill_server();
     cluster.reset().ok();
     assert_eq!(traces(&cluster, &uid), Vec::<String>::new());
+    assert_eq!(pods_with_logs(), 0);
     let dir = cluster.dir().to_string_lossy().into_owned();
     let processes = run(Command::new("pgrep").args(["-af", &dir]), "").stdout;
     assert_eq!(processes, "");

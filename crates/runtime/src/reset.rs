@@ -81,7 +81,7 @@ fn name(container: &str, pod: &PodSandboxMetadata, attempt: u32) -> String {
 }
 
 /// Ends every pod and takes away all that the runtime has put on the machine: processes, mounts, cgroups and
-/// directories. Images stay. Networks are for their owner to take away.
+/// directories, the pods' logs too. Images stay. Networks are for their owner to take away.
 pub async fn reset(config: &Config) -> Result<(), OpenError> {
     let layout = Layout::new(&config.data_dir, &config.run_dir);
     if !layout.run().exists() {
@@ -100,6 +100,9 @@ pub async fn reset(config: &Config) -> Result<(), OpenError> {
         let Ok(pod) = record::load::<SandboxRecord>(&dir.join("sandbox.json")) else {
             continue;
         };
+        if !pod.config.0.log_directory.is_empty() {
+            remove(Path::new(&pod.config.0.log_directory));
+        }
         let own = cgroups
             .iter()
             .filter(|(sandbox, _)| *sandbox == pod.id)
