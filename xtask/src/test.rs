@@ -11,7 +11,14 @@ use crate::system::{self, command, run};
 use crate::{build, images, rules, tools, vm};
 
 /// What tests need beside the packages that building and running need.
-const PACKAGES: &[&str] = &["busybox-static", "curl", "procps", "python3", "util-linux"];
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "curl",
+    "dbus-daemon",
+    "procps",
+    "python3",
+    "util-linux",
+];
 
 /// A storage cluster for volumes, with the client for kernels that have none.
 const CEPH_PACKAGES: &[&str] = &["ceph-common", "ceph-fuse", "ceph-mds", "ceph-mon", "ceph-osd"];

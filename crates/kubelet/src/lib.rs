@@ -5,6 +5,7 @@
 //! - `static_pods`: pods from files and from a web server, and their mirrors.
 //! - `volumes`, `cgroup`, `image`, `env`, `cri_config`: what a container needs before it starts.
 //! - [`eviction`], `image_gc`, `log_rotation`: what keeps the node from running out of something.
+//! - `shutdown`: what ends pods before the machine ends.
 //! - `stats`: what is used, for evictions and for whoever asks.
 //! - [`server`]: the port that the API server asks for logs, exec, attach and port-forward, and that others ask for statistics.
 //!
@@ -33,6 +34,7 @@ pub mod probes;
 mod reports;
 mod run;
 pub mod server;
+mod shutdown;
 mod static_pods;
 pub mod stats;
 mod tokens;

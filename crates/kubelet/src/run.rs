@@ -27,6 +27,7 @@ use crate::pods::users::Ranges;
 use crate::pods::{Context, Pods};
 use crate::reports::Reports;
 use crate::server::NodeReports;
+use crate::shutdown;
 use crate::static_pods::StaticPods;
 use crate::stats::Stats;
 
@@ -186,6 +187,7 @@ impl Kubelet {
             () = self.evictor.run() => {}
             () = self.collector.run() => {}
             () = log_rotation::run(self.context.clone(), self.pods.clone(), self.log_size) => {}
+            () = shutdown::run(self.context, self.pods.clone()) => {}
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct View {
     pub pod: Arc<Pod>,
     /// What the runtime has of it.
     pub observed: Arc<Observed>,
+    /// Whether the pod is over and its volumes were taken away.
+    pub released: bool,
 }
 
 struct Handle {
@@ -175,11 +177,12 @@ impl Pods {
         }
     }
 
-    /// Resolves when a pod is over.
-    pub async fn over(&self, uid: &str) {
+    /// Resolves when a pod is over and its volumes are taken away.
+    pub async fn released(&self, uid: &str) {
         let view = self.workers.lock().get(uid).map(|worker| worker.view.clone());
         if let Some(mut view) = view {
-            let _ = view.wait_for(|view| api::pod::is_terminal(&view.pod)).await;
+            // A worker that ends has left nothing.
+            let _ = view.wait_for(|view| view.released).await;
         }
     }
 
@@ -226,6 +229,7 @@ impl Pods {
         let (view, seen) = watch::channel(View {
             pod: pod.clone(),
             observed: Arc::default(),
+            released: false,
         });
         let handle = Handle {
             mailbox: mailbox.clone(),

@@ -430,10 +430,7 @@ impl Worker {
     fn publish(&mut self, plan: &Plan, now: Timestamp) {
         // What is being taken away says nothing of how the pod was.
         if self.memory.cleaning {
-            self.view.send_replace(View {
-                pod: self.pod.clone(),
-                observed: self.observed.clone(),
-            });
+            self.show();
             return;
         }
         let facts = Facts {
@@ -448,10 +445,7 @@ impl Worker {
                 ..Pod::clone(&self.pod)
             });
         }
-        self.view.send_replace(View {
-            pod: self.pod.clone(),
-            observed: self.observed.clone(),
-        });
+        self.show();
         if (changed || std::mem::take(&mut self.seen_changed)) && !self.gone {
             self.published = Some(status.clone());
             let shown = match api::pod::is_static(&self.pod) {
@@ -466,6 +460,14 @@ impl Worker {
                 });
             }
         }
+    }
+
+    fn show(&self) {
+        self.view.send_replace(View {
+            pod: self.pod.clone(),
+            observed: self.observed.clone(),
+            released: self.memory.released,
+        });
     }
 
     pub(super) fn pod_dir(&self) -> PathBuf {
