@@ -449,7 +449,7 @@ fn with_a_changed_layer(archive: &std::path::Path, to: &std::path::Path) {
 
 #[test]
 fn a_pod_that_fits_nowhere_says_why() {
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::start();
     cluster.create(
         "{apiVersion: v1, kind: Pod, metadata: {name: greedy}, spec: {containers: [{name: main, image: 'localhost/busybox:1', resources: {requests: {cpu: '1000'}}}]}}",
     );
@@ -481,6 +481,11 @@ fn a_pod_that_fits_nowhere_says_why() {
     cluster.kubectl(&["label", "node", "node", "disk=fast"]).ok();
     cluster.wait_ready("picky");
 
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: first}, spec: {nodeName: node, nodeSelector: {disk: fast}, containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h], ports: [{containerPort: 80, hostPort: 8099}]}]}}",
+    );
+    cluster.wait_ready("first");
+
     // What somebody puts on the node past the scheduler is refused by the node itself.
     let cpu = cluster
         .kubectl(&["get", "node", "node", "-o", "jsonpath={.status.allocatable.cpu}"])
@@ -496,7 +501,28 @@ fn a_pod_that_fits_nowhere_says_why() {
             greedy.as_str(),
         ),
         ("panes", "}], os: {name: windows}", "PodOSNotSupported", other_os),
+        (
+            "elsewhere",
+            "}], nodeSelector: {disk: slow}",
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ),
+        (
+            "second",
+            "ports: [{containerPort: 80, hostPort: 8099}]}]",
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        ),
+        (
+            "driven-off",
+            "}]",
+            "TaintToleration",
+            "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate",
+        ),
     ] {
+        if reason == "TaintToleration" {
+            cluster.kubectl(&["taint", "node", "node", "closed=yes:NoExecute"]).ok();
+        }
         cluster.create(&format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeName: node, containers: [{{name: main, image: 'localhost/busybox:1', {spec}}}}}"
         ));
@@ -509,5 +535,12 @@ fn a_pod_that_fits_nowhere_says_why() {
         let row = cluster.kubectl(&["get", "pod", name, "--no-headers"]).ok();
         assert!(row.split_whitespace().skip(1).take(3).eq(["0/1", reason, "0"]), "{row}");
         assert_eq!(cluster.field(name, "{.status.containerStatuses}"), "");
+    }
+    // Those that are there already stay, also past a new kubelet.
+    cluster.kill_server();
+    cluster.start_server();
+    for pod in ["first", "picky"] {
+        cluster.wait_ready(pod);
+        assert_eq!(cluster.field(pod, "{.status.containerStatuses[0].restartCount}"), "0");
     }
 }

@@ -103,6 +103,8 @@ impl Kubelet {
             images: Images::new(images.clone(), Records::at(config.root_dir.join("image_manager"))),
             events: events.clone(),
             services: informers.all::<Service>(),
+            node: node::informer(&informers, &config),
+            registers: node::registers(&config, &machine),
             cgroups: Cgroups::at(Path::new(CGROUPS), pids_limit),
             capacity: machine.allocatable(),
             ledger: Ledger::new(machine.allocatable()),

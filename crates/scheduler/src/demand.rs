@@ -9,24 +9,6 @@ use k8s_openapi::api::core::v1::Pod;
 const DEFAULT_MILLI_CPU: i64 = 100;
 const DEFAULT_MEMORY_BYTES: i64 = 200 * 1024 * 1024;
 
-/// A port of the node that a pod listens on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct HostPort {
-    /// The node's address; empty for all of them.
-    pub(crate) ip: String,
-    pub(crate) protocol: String,
-    pub(crate) port: i32,
-}
-
-impl HostPort {
-    /// Whether two pods cannot both have their port.
-    pub(crate) fn conflicts(&self, other: &HostPort) -> bool {
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.ip == other.ip || self.ip.is_empty() || other.ip.is_empty())
-    }
-}
-
 /// The resources of a pod, or of all pods of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
@@ -105,34 +87,6 @@ impl Demand {
     }
 }
 
-/// The node's ports that a pod listens on.
-pub(crate) fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    // Sidecars run beside the main containers; other init containers are gone by then.
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| pod::is_sidecar(container));
-    spec.containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter_map(|port| {
-            let ip = port
-                .host_ip
-                .as_deref()
-                .filter(|ip| *ip != "0.0.0.0")
-                .unwrap_or_default();
-            Some(HostPort {
-                ip: ip.to_owned(),
-                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                port: port.host_port.filter(|port| *port > 0)?,
-            })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "the fixtures are constants")]
@@ -158,23 +112,5 @@ mod tests {
         assert_eq!(sum.scalars["example.com/gpu"], 4);
         sum.subtract(&demand);
         assert_eq!(sum, demand);
-    }
-
-    #[test]
-    fn ports_in_conflict() {
-        let port = |ip: &str, protocol: &str, port| HostPort {
-            ip: ip.into(),
-            protocol: protocol.into(),
-            port,
-        };
-        for (a, b, want) in [
-            (port("", "TCP", 80), port("", "TCP", 80), true),
-            (port("", "TCP", 80), port("", "UDP", 80), false),
-            (port("", "TCP", 80), port("", "TCP", 81), false),
-            (port("10.0.0.1", "TCP", 80), port("", "TCP", 80), true),
-            (port("10.0.0.1", "TCP", 80), port("10.0.0.2", "TCP", 80), false),
-        ] {
-            assert_eq!(a.conflicts(&b), want, "{a:?} {b:?}");
-        }
     }
 }

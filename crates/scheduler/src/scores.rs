@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use api::pod::tolerates;
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::filters::{Candidate, matches_node_term, tolerates};
+use crate::filters::{Candidate, matches_node_term};
 use crate::snapshot::{NodeInfo, Snapshot};
 
 const MAX: i64 = 100;

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use api::pod;
+use api::pod::{self, HostPort, host_ports};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Taint};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use crate::demand::{Demand, HostPort, host_ports};
+use crate::demand::Demand;
 
 /// The pods that a node takes when it does not say.
 const DEFAULT_POD_COUNT: i64 = 110;

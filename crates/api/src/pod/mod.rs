@@ -2,6 +2,7 @@
 
 mod conditions;
 mod containers;
+mod placement;
 mod resources;
 mod sysctl;
 
@@ -12,6 +13,7 @@ pub use containers::{
     ContainerKind, as_container, container_status, containers, find_container, is_restartable, is_sidecar,
     may_restart_all, restarts, restarts_all,
 };
+pub use placement::{HostPort, host_ports, matches_node_term, tolerates, wants_node};
 pub(crate) use resources::is_pod_level;
 pub use resources::{
     Qos, Resources, aggregate_container_requests, has_pod_level_resources, limits, observed_requests, qos_class,

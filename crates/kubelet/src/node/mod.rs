@@ -14,7 +14,7 @@ use client::EventType::{self, Normal};
 use client::kube::Api;
 use client::kube::api::{Patch, PatchParams, PostParams};
 use client::lease::{self, Heartbeat};
-use client::{Client, Events, Informers, Selection};
+use client::{Client, Events, Informer, Informers, Selection};
 use cri::v1::{
     ListImagesRequest, NetworkConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest, VersionRequest,
 };
@@ -51,6 +51,24 @@ pub(crate) fn reference(node_name: &str) -> ObjectReference {
         name: Some(node_name.into()),
         ..Default::default()
     }
+}
+
+/// The node's object as its kubelet makes it.
+pub(crate) fn registers(config: &Config, machine: &facts::Machine) -> core::Node {
+    let name = &config.node_name;
+    core::Node {
+        metadata: client::kube::core::ObjectMeta {
+            name: Some(name.clone()),
+            labels: Some(status::labels(name, &machine.info.architecture)),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+/// The node's object as the API server has it.
+pub(crate) fn informer(informers: &Informers, config: &Config) -> Informer<core::Node> {
+    informers.selected(Selection::fields(format!("metadata.name={}", config.node_name)))
 }
 
 /// The node of this kubelet.
@@ -128,15 +146,7 @@ impl Node {
     async fn try_register(&self) -> Result<core::Node, client::kube::Error> {
         let api = Api::<core::Node>::all(self.client.clone());
         let name = &self.config.node_name;
-        let labels = status::labels(name, &self.machine.info.architecture);
-        let fresh = core::Node {
-            metadata: client::kube::core::ObjectMeta {
-                name: Some(name.clone()),
-                labels: Some(labels.clone()),
-                ..Default::default()
-            },
-            ..Default::default()
-        };
+        let fresh = registers(&self.config, &self.machine);
         match api.create(&PostParams::default(), &fresh).await {
             Ok(node) => {
                 info!(node = %name, "registered");
@@ -146,7 +156,7 @@ impl Node {
                 api.patch(
                     name,
                     &PatchParams::default(),
-                    &Patch::Strategic(json!({"metadata": {"labels": labels}})),
+                    &Patch::Strategic(json!({"metadata": {"labels": fresh.metadata.labels}})),
                 )
                 .await
             }
@@ -155,8 +165,7 @@ impl Node {
     }
 
     async fn keep_status(&self) {
-        let selection = Selection::fields(format!("metadata.name={}", self.config.node_name));
-        let informer = self.informers.selected::<core::Node>(selection);
+        let informer = informer(&self.informers, &self.config);
         let mut changes = informer.subscribe();
         informer.synced().await;
         let mut pod_cidr = String::new();

@@ -1,7 +1,7 @@
 //! Pods that this node refuses before anything of them is started, in upstream's words.
 
 use api::pod::{SysctlNamespace, sysctl_name, sysctl_namespace};
-use k8s_openapi::api::core::v1::{AppArmorProfile, Pod};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Node, Pod, Taint};
 
 use super::pod::PodExt;
 
@@ -20,6 +20,9 @@ const SAFE: &[&str] = &[
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
 ];
+
+const OS: &str = "linux";
+const OS_LABEL: &str = "kubernetes.io/os";
 
 /// Sysctls that the node's administrator allows beside the safe ones: names, and beginnings of names with `*` behind them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,23 +80,66 @@ impl Kernel {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// Such as `SysctlForbidden`.
-    pub reason: &'static str,
+    pub reason: String,
     /// Details for people.
     pub message: String,
 }
 
-/// Whether the pod is refused, and why.
+impl Refusal {
+    /// What a scheduler would have said, had it been asked.
+    pub fn predicate(name: &str, why: &str) -> Self {
+        Self {
+            reason: name.into(),
+            message: format!("Predicate {name} failed: {why}"),
+        }
+    }
+}
+
+/// Why the pod is not one for this node, whatever is free there.
+pub fn misplaced(pod: &Pod, node: &Node) -> Option<Refusal> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    if !api::pod::wants_node(pod, name, node.metadata.labels.as_ref()) {
+        let why = "node(s) didn't match Pod's node affinity/selector";
+        return Some(Refusal::predicate("NodeAffinity", why));
+    }
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let drives_off = |taint: &Taint| taint.effect == "NoExecute" && !api::pod::tolerates(pod, taint);
+    let driven_off = !api::pod::is_static(pod) && taints.into_iter().flatten().any(drives_off);
+    driven_off.then(|| Refusal::predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate"))
+}
+
+/// Why the pod is for another operating system, if it is.
+fn foreign(pod: &Pod) -> Option<Refusal> {
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(OS_LABEL));
+    let field = pod.spec().and_then(|spec| spec.os.as_ref()).map(|os| &os.name);
+    let (reason, message) = if label.is_some_and(|os| os != OS) {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        ("PodOSSelectorNodeLabelDoesNotMatch", message)
+    } else if field.is_some_and(|os| os != OS) {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        ("PodOSNotSupported", message)
+    } else {
+        return None;
+    };
+    Some(Refusal {
+        reason: reason.into(),
+        message: message.into(),
+    })
+}
+
+/// Whether the pod is refused for what it is, and why.
 pub fn refusal(pod: &Pod, allowed: &UnsafeSysctls, kernel: Kernel) -> Option<Refusal> {
     forbidden_sysctl(pod, allowed)
         .map(|why| Refusal {
-            reason: "SysctlForbidden",
+            reason: "SysctlForbidden".into(),
             message: format!("forbidden sysctl: {why}"),
         })
+        .or_else(|| foreign(pod))
         .or_else(|| {
             // A named profile is a promise. The runtime's default is not always there upstream either, and its lack is told.
             let lacks = !kernel.app_armor && app_armor(pod).any(|profile| profile.type_ == "Localhost");
             lacks.then(|| Refusal {
-                reason: "AppArmor",
+                reason: "AppArmor".into(),
                 message: "Cannot enforce AppArmor: AppArmor is not enabled on the host".into(),
             })
         })
@@ -183,6 +229,99 @@ mod tests {
     }
 
     #[test]
+    fn pods_for_other_nodes() {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "n", "labels": {"disk": "fast", "cores": "8"}},
+            "spec": {"taints": [{"key": "soft", "effect": "NoSchedule"}, {"key": "hard", "value": "x", "effect": "NoExecute"}]},
+        }))
+        .unwrap();
+        let hard = json!([{"key": "hard", "operator": "Exists"}]);
+        let affinity = |expression: Value| {
+            let terms = json!({"nodeSelectorTerms": [{"matchExpressions": [expression]}]});
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}})
+        };
+        let of_file = json!({"kubernetes.io/config.source": "file"});
+        let (affine, tolerant) = (Some("NodeAffinity"), Some("TaintToleration"));
+        for (annotations, spec, expected) in [
+            (json!({}), json!({"tolerations": hard}), None),
+            (json!({}), json!({}), tolerant),
+            (
+                json!({}),
+                json!({"tolerations": [{"key": "hard", "value": "y"}]}),
+                tolerant,
+            ),
+            (
+                json!({}),
+                json!({"tolerations": [{"key": "hard", "value": "x", "effect": "NoSchedule"}]}),
+                tolerant,
+            ),
+            (of_file.clone(), json!({}), None),
+            (of_file, json!({"nodeSelector": {"disk": "slow"}}), affine),
+            (
+                json!({}),
+                json!({"tolerations": hard, "nodeSelector": {"disk": "fast"}}),
+                None,
+            ),
+            (
+                json!({}),
+                json!({"tolerations": hard, "nodeSelector": {"disk": "fast", "zone": "a"}}),
+                affine,
+            ),
+            (json!({}), json!({"nodeSelector": {"disk": "slow"}}), affine),
+            (
+                json!({}),
+                json!({"tolerations": hard, "affinity": affinity(json!({"key": "cores", "operator": "Gt", "values": ["4"]}))}),
+                None,
+            ),
+            (
+                json!({}),
+                json!({"tolerations": hard, "affinity": affinity(json!({"key": "disk", "operator": "DoesNotExist"}))}),
+                affine,
+            ),
+        ] {
+            let mut spec = spec;
+            spec["containers"] = json!([{"name": "c"}]);
+            let pod = json!({"metadata": {"annotations": annotations}, "spec": spec});
+            let refusal = misplaced(&serde_json::from_value(pod.clone()).unwrap(), &node);
+            assert_eq!(
+                refusal.as_ref().map(|refusal| refusal.reason.as_str()),
+                expected,
+                "{pod}"
+            );
+        }
+        let message = |spec: Value| {
+            misplaced(&serde_json::from_value(json!({"spec": spec})).unwrap(), &node)
+                .unwrap()
+                .message
+        };
+        assert_eq!(
+            message(json!({"containers": [], "nodeSelector": {"disk": "slow"}})),
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+        );
+        assert_eq!(
+            message(json!({"containers": []})),
+            "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"
+        );
+    }
+
+    #[test]
+    fn pods_for_other_systems() {
+        let reason = |labels: Value, spec: Value| {
+            let pod = json!({"metadata": {"labels": labels}, "spec": spec});
+            foreign(&serde_json::from_value(pod).unwrap()).map(|refusal| refusal.reason)
+        };
+        let spec = |os: &str| json!({"containers": [], "os": {"name": os}});
+        let nothing = json!({"containers": []});
+        assert_eq!(reason(json!({}), nothing.clone()), None);
+        assert_eq!(reason(json!({OS_LABEL: "linux"}), spec("linux")), None);
+        assert_eq!(reason(json!({}), spec("windows")).as_deref(), Some("PodOSNotSupported"));
+        assert_eq!(
+            reason(json!({OS_LABEL: "windows"}), nothing).as_deref(),
+            Some("PodOSSelectorNodeLabelDoesNotMatch")
+        );
+    }
+
+    #[test]
     fn patterns_are_checked() {
         let error = |pattern: &str| UnsafeSysctls::new([pattern.to_owned()]).unwrap_err();
         assert_eq!(error("vm.*"), "the sysctls \"vm.*\" are not known to be namespaced");
@@ -198,7 +337,7 @@ mod tests {
         assert_eq!(
             with("Localhost").unwrap(),
             Refusal {
-                reason: "AppArmor",
+                reason: "AppArmor".into(),
                 message: "Cannot enforce AppArmor: AppArmor is not enabled on the host".into(),
             }
         );

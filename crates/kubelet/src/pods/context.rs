@@ -5,7 +5,7 @@ use std::sync::Arc;
 use client::{Client, Events, Informer, Informers};
 use cri::RuntimeService;
 use cri::v1::{DnsConfig, VersionRequest};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use tokio::sync::{OnceCell, watch};
 
 use crate::cgroup::Cgroups;
@@ -36,6 +36,10 @@ pub struct Context {
     pub events: Events,
     /// Services, for the environment of containers.
     pub services: Informer<Service>,
+    /// The node's object.
+    pub node: Informer<Node>,
+    /// What the kubelet registers of it.
+    pub registers: Node,
     /// The cgroups of pods.
     pub cgroups: Cgroups,
     /// What the node can give.

@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use api::pod::HostPort;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 
+use super::admission::Refusal;
 use super::mailbox::Mailbox;
+use super::pod::PodExt;
 use crate::field::Capacity;
 
 /// An amount of the node.
@@ -53,13 +56,26 @@ pub struct Ask {
     pub since: Timestamp,
 }
 
-/// What a node has too little of for a pod that comes to it.
+/// A pod that comes to the node.
+#[derive(Debug, Default)]
+pub struct Bid {
+    /// What it is to hold.
+    pub wants: Amount,
+    /// The node's ports that it takes.
+    pub ports: Vec<HostPort>,
+    /// Whether it gets what it wants though there is not enough.
+    pub critical: bool,
+    /// Why it is not one for the node, whatever is free there.
+    pub misplaced: Option<Refusal>,
+}
+
+/// What a node has too little of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
+struct Lack {
     /// Such as `cpu`.
-    pub resource: &'static str,
+    resource: &'static str,
     /// Upstream's words for it.
-    pub message: String,
+    message: String,
 }
 
 impl Lack {
@@ -68,6 +84,15 @@ impl Lack {
             "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
         );
         Self { resource, message }
+    }
+}
+
+impl From<Lack> for Refusal {
+    fn from(lack: Lack) -> Self {
+        Self {
+            reason: format!("OutOf{}", lack.resource),
+            message: lack.message,
+        }
     }
 }
 
@@ -85,10 +110,18 @@ pub enum Verdict {
 #[derive(Default)]
 struct Book {
     held: HashMap<String, Amount>,
+    ports: HashMap<String, Vec<HostPort>>,
     waiting: HashMap<String, (Ask, Arc<Mailbox>)>,
 }
 
 impl Book {
+    /// Whether another pod has one of these ports.
+    fn has_given(&self, uid: &str, ports: &[HostPort]) -> bool {
+        let others = self.ports.iter().filter(|(other, _)| *other != uid);
+        let mut taken = others.flat_map(|(_, ports)| ports);
+        taken.any(|taken| ports.iter().any(|port| port.conflicts(taken)))
+    }
+
     /// The resource of which there is not enough.
     fn lacks(&self, uid: &str, wants: Amount, capacity: Capacity) -> Option<Lack> {
         let others = || {
@@ -106,6 +139,13 @@ impl Book {
         .into_iter()
         .find(|(_, wanted, used, capacity)| *wanted > 0 && *wanted > capacity - used)
         .map(|(resource, wanted, used, capacity)| Lack::of(resource, wanted, used, capacity))
+    }
+
+    fn give(&mut self, uid: &str, amount: Amount, ports: Vec<HostPort>) {
+        self.held.insert(uid.to_owned(), amount);
+        if !ports.is_empty() {
+            self.ports.insert(uid.to_owned(), ports);
+        }
     }
 
     fn ask(&mut self, uid: &str, ask: Ask, capacity: Capacity) -> Verdict {
@@ -166,20 +206,35 @@ impl Ledger {
     }
 
     /// A pod that is new here holds this from now on, if it is to be had: no more than `most` pods hold anything.
-    pub fn admit(&self, uid: &str, wants: Amount, most: u32) -> Result<(), Lack> {
+    pub fn admit(&self, uid: &str, bid: Bid, most: u32) -> Result<(), Refusal> {
         let mut book = self.book.lock();
         let (others, most) = (
             book.held.keys().filter(|other| *other != uid).count() as i64,
             i64::from(most),
         );
-        if others >= most {
-            return Err(Lack::of("pods", 1, others, most));
+        if !bid.critical {
+            if others >= most {
+                return Err(Lack::of("pods", 1, others, most).into());
+            }
+            if let Some(lack) = book.lacks(uid, bid.wants, self.capacity) {
+                return Err(lack.into());
+            }
         }
-        if let Some(lack) = book.lacks(uid, wants, self.capacity) {
-            return Err(lack);
+        if let Some(refusal) = bid.misplaced {
+            return Err(refusal);
         }
-        book.held.insert(uid.to_owned(), wants);
+        if book.has_given(uid, &bid.ports) {
+            let why = "node(s) didn't have free ports for the requested pod ports";
+            return Err(Refusal::predicate("NodePorts", why));
+        }
+        book.give(uid, bid.wants, bid.ports);
         Ok(())
+    }
+
+    /// A pod that is here already holds what it has.
+    pub fn take_in(&self, pod: &Pod) {
+        let ports = api::pod::host_ports(pod);
+        self.book.lock().give(pod.uid(), Amount::of(pod), ports);
     }
 
     /// A pod holds this, and no more.
@@ -212,6 +267,7 @@ impl Ledger {
     pub fn release(&self, uid: &str) {
         let mut book = self.book.lock();
         book.waiting.remove(uid);
+        book.ports.remove(uid);
         let served = match book.held.remove(uid) {
             Some(_) => book.serve(self.capacity),
             None => Vec::new(),
@@ -222,6 +278,7 @@ impl Ledger {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
 
@@ -279,34 +336,80 @@ mod tests {
     #[test]
     fn who_comes_is_admitted_while_there_is_room() {
         let ledger = Ledger::new(CAPACITY);
-        let said = |lack: Result<(), Lack>| lack.map_err(|lack| (lack.resource, lack.message));
-        let lack = |resource, numbers: &str| {
-            Err((
-                resource,
-                format!("Node didn't have enough resource: {resource}, {numbers}"),
-            ))
+        let admit = |uid: &str, wants, most| {
+            let bid = Bid {
+                wants,
+                ..Bid::default()
+            };
+            ledger.admit(uid, bid, most)
         };
-        assert_eq!(said(ledger.admit("a", amount(3000, 10), 3)), Ok(()));
+        let lack = |resource, numbers: &str| {
+            Err(Refusal {
+                reason: format!("OutOf{resource}"),
+                message: format!("Node didn't have enough resource: {resource}, {numbers}"),
+            })
+        };
+        assert_eq!(admit("a", amount(3000, 10), 3), Ok(()));
         assert_eq!(
-            said(ledger.admit("b", amount(1500, 10), 3)),
+            admit("b", amount(1500, 10), 3),
             lack("cpu", "requested: 1500, used: 3000, capacity: 4000")
         );
         assert_eq!(
-            said(ledger.admit("b", amount(0, 991), 3)),
+            admit("b", amount(0, 991), 3),
             lack("memory", "requested: 991, used: 10, capacity: 1000")
         );
-        assert_eq!(said(ledger.admit("b", amount(1000, 990), 3)), Ok(()));
+        assert_eq!(admit("b", amount(1000, 990), 3), Ok(()));
+        assert_eq!(admit("c", amount(0, 0), 3), Ok(()), "what wants nothing always fits");
         assert_eq!(
-            said(ledger.admit("c", amount(0, 0), 3)),
-            Ok(()),
-            "what wants nothing always fits"
-        );
-        assert_eq!(
-            said(ledger.admit("d", amount(0, 0), 3)),
+            admit("d", amount(0, 0), 3),
             lack("pods", "requested: 1, used: 3, capacity: 3")
         );
         ledger.release("a");
-        assert_eq!(said(ledger.admit("d", amount(3000, 0), 3)), Ok(()));
+        assert_eq!(admit("d", amount(3000, 0), 3), Ok(()));
+    }
+
+    #[test]
+    fn a_port_is_one_pods() {
+        let ledger = Ledger::new(CAPACITY);
+        let bid = |port, critical, wants| Bid {
+            wants,
+            ports: vec![HostPort {
+                ip: String::new(),
+                protocol: "TCP".into(),
+                port,
+            }],
+            critical,
+            misplaced: None,
+        };
+        let refused = |result: Result<(), Refusal>| result.err().map(|refusal| refusal.reason);
+        let (little, much) = (amount(1, 1), amount(9000, 1));
+        assert_eq!(refused(ledger.admit("a", bid(80, false, little), 9)), None);
+        assert_eq!(refused(ledger.admit("a", bid(80, false, little), 9)), None, "its own");
+        let taken = ledger.admit("b", bid(80, false, little), 9).unwrap_err();
+        assert_eq!(
+            taken.message,
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+        );
+        assert_eq!(
+            refused(ledger.admit("b", bid(80, true, much), 9)).as_deref(),
+            Some("NodePorts")
+        );
+        assert_eq!(
+            refused(ledger.admit("b", bid(80, false, much), 9)).as_deref(),
+            Some("OutOfcpu")
+        );
+        assert_eq!(
+            refused(ledger.admit("b", bid(81, true, much), 9)),
+            None,
+            "it is critical"
+        );
+        ledger.release("a");
+        assert_eq!(refused(ledger.admit("c", bid(80, true, little), 9)), None);
+        let bid = Bid {
+            misplaced: Some(Refusal::predicate("NodeAffinity", "x")),
+            ..bid(80, true, little)
+        };
+        assert_eq!(refused(ledger.admit("d", bid, 9)).as_deref(), Some("NodeAffinity"));
     }
 
     #[test]

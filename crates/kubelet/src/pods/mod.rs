@@ -16,6 +16,7 @@ pub mod allocation;
 pub mod backoff;
 mod conditions;
 mod context;
+mod enter;
 #[cfg(test)]
 mod fixtures;
 mod hooks;
@@ -118,7 +119,7 @@ impl Pods {
             let holds =
                 |pod: &&Arc<Pod>| resize::is_taken_in(pod) && !api::pod::is_terminal(pod) && !api::pod::is_mirror(pod);
             for pod in informer.list().iter().filter(holds) {
-                self.context.ledger.hold(pod.uid(), ledger::Amount::of(pod));
+                self.context.ledger.take_in(pod);
             }
             let mut missing: HashSet<String> = informer.list().iter().map(|pod| pod.uid().to_owned()).collect();
             loop {

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use api::pod::{Qos, is_critical, stored_qos_class};
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Taint};
 
-use super::pod::PodExt;
 use crate::eviction::thresholds::Pressure;
 
 const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
@@ -36,18 +35,12 @@ pub fn refusal(pod: &Pod, state: &NodeState) -> Option<(&'static str, String)> {
 }
 
 fn tolerates_memory_pressure(pod: &Pod) -> bool {
-    let tolerates = |toleration: &Toleration| {
-        let key = toleration.key.as_deref().unwrap_or_default();
-        let exists = toleration.operator.as_deref() == Some("Exists");
-        let value = toleration.value.as_deref().unwrap_or_default();
-        (key == MEMORY_TAINT && (exists || value.is_empty()) || key.is_empty() && exists)
-            && toleration
-                .effect
-                .as_deref()
-                .is_none_or(|effect| effect.is_empty() || effect == "NoSchedule")
+    let taint = Taint {
+        key: MEMORY_TAINT.into(),
+        effect: "NoSchedule".into(),
+        ..Default::default()
     };
-    let tolerations = pod.spec().and_then(|spec| spec.tolerations.as_ref());
-    tolerations.into_iter().flatten().any(tolerates)
+    api::pod::tolerates(pod, &taint)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub struct Resize {
     retry_at: Option<Timestamp>,
     /// Instances that were ended only to start with other resources.
     pub ended: HashSet<String>,
-    held: bool,
+    pub(super) held: bool,
     /// The generation at which nothing was left to ask for.
     content: Option<i64>,
 }
@@ -243,12 +243,17 @@ pub fn is_taken_in(pod: &Pod) -> bool {
 }
 
 impl Worker {
-    /// Asks the ledger for what the pod wants, and says what comes of it; says too when all of it is in force.
-    pub(super) fn negotiate(&mut self, now: Timestamp) {
-        let over = self.gone
+    /// Whether nothing is to become of the pod any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.gone
             || self.pod.deletion().is_some()
             || self.memory.verdict.is_some()
-            || plan::is_over(&self.pod, &self.observed, &self.memory);
+            || plan::is_over(&self.pod, &self.observed, &self.memory)
+    }
+
+    /// Asks the ledger for what the pod wants, and says what comes of it; says too when all of it is in force.
+    pub(super) fn negotiate(&mut self, now: Timestamp) {
+        let over = self.is_over();
         let Some(resize) = &mut self.memory.resize else { return };
         let (uid, ledger) = (self.pod.uid().to_owned(), &self.context.ledger);
         if over {
@@ -259,18 +264,6 @@ impl Worker {
                 ledger.release(&uid);
             }
             return;
-        }
-        if !resize.held {
-            let wants = Amount::of(&self.pod);
-            // What an earlier kubelet took in runs on, and what the cluster is made of is not refused.
-            let is_in =
-                is_taken_in(&self.pod) || !self.observed.sandboxes.is_empty() || api::pod::is_critical(&self.pod);
-            if is_in {
-                ledger.hold(&uid, wants);
-            } else if let Err(lack) = ledger.admit(&uid, wants, self.context.config.configuration.max_pods) {
-                return self.refuse(format!("OutOf{}", lack.resource), lack.message);
-            }
-            resize.held = true;
         }
         let generation = self.seen.metadata.generation;
         let mut said = Vec::new();

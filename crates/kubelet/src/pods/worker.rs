@@ -121,6 +121,7 @@ impl Worker {
             }
             let mut now = Timestamp::now();
             self.judge(now).await;
+            self.enter().await;
             self.negotiate(now);
             let plan = plan::plan(&self.pod, self.gone, &self.observed, &self.memory, now);
             if plan.ended {
@@ -278,22 +279,13 @@ impl Worker {
                 return self.refuse(reason.into(), message);
             }
         }
-        let other_os = self
-            .pod
-            .spec()
-            .and_then(|spec| spec.os.as_ref())
-            .is_some_and(|os| os.name != "linux");
-        if other_os && self.observed.sandboxes.is_empty() {
-            let message = "Failed to admit pod as the OS field doesn't match node OS";
-            return self.refuse("PodOSNotSupported".into(), message.into());
-        }
         // What runs already was admitted by an earlier kubelet.
         let refusal = self.observed.sandboxes.is_empty().then(|| {
             let allowed = &self.context.config.allowed_unsafe_sysctls;
             admission::refusal(&self.pod, allowed, self.context.kernel)
         });
         if let Some(refusal) = refusal.flatten() {
-            return self.refuse(refusal.reason.into(), refusal.message);
+            return self.refuse(refusal.reason, refusal.message);
         }
         if plan::active_deadline(&self.pod).is_some_and(|deadline| deadline <= now)
             && !plan::is_over(&self.pod, &self.observed, &self.memory)

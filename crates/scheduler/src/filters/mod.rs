@@ -8,14 +8,14 @@ mod volumes;
 
 use std::sync::Arc;
 
-use api::pod;
+use api::pod::{self, HostPort, host_ports};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 
 pub(crate) use self::affinity::PodTerms;
-pub(crate) use self::node::{matches_node_term, tolerates};
+pub(crate) use self::node::matches_node_term;
 use self::spread::Spread;
 use self::volumes::Volumes;
-use crate::demand::{Demand, HostPort, host_ports};
+use crate::demand::Demand;
 use crate::queue::Event;
 use crate::snapshot::{NodeInfo, Snapshot};
 

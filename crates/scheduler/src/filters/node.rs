@@ -1,32 +1,10 @@
 //! What a node says about which pods it takes, and a pod about which nodes it wants.
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration};
+use api::pod::tolerates;
+use k8s_openapi::api::core::v1::{NodeSelectorTerm, Pod, Taint};
 
 use super::{Filter, Rejection};
 use crate::snapshot::NodeInfo;
-
-/// Whether a toleration is for a taint.
-fn covers(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (effect, key, operator) = (
-        text(&toleration.effect),
-        text(&toleration.key),
-        text(&toleration.operator),
-    );
-    (effect.is_empty() || effect == taint.effect)
-        && (key.is_empty() || key == taint.key)
-        && match operator.as_str() {
-            "Exists" => true,
-            "" | "Equal" => !key.is_empty() && text(&toleration.value) == text(&taint.value),
-            _ => false,
-        }
-}
-
-/// Whether a pod puts up with a taint.
-pub(crate) fn tolerates(pod: &Pod, taint: &Taint) -> bool {
-    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
-    tolerations.into_iter().any(|toleration| covers(toleration, taint))
-}
 
 pub(super) fn unschedulable(pod: &Pod, info: &NodeInfo) -> Result<(), Rejection> {
     let taint = Taint {
@@ -81,54 +59,10 @@ pub(super) fn affinity(pod: &Pod, info: &NodeInfo) -> Result<(), Rejection> {
 
 /// Whether the node is one of those that the pod wants to run on, and no other.
 pub(super) fn wants(pod: &Pod, info: &NodeInfo) -> bool {
-    let Some(spec) = &pod.spec else { return true };
-    let selected = spec
-        .node_selector
-        .iter()
-        .flatten()
-        .all(|(key, value)| info.label(key) == Some(value));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref())
-        .and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
-    selected
-        && required.is_none_or(|selector| {
-            selector
-                .node_selector_terms
-                .iter()
-                .any(|term| matches_node_term(term, info))
-        })
+    api::pod::wants_node(pod, info.name(), info.labels())
 }
 
 /// Whether a node meets every requirement of a term; an empty term selects nothing.
 pub(crate) fn matches_node_term(term: &NodeSelectorTerm, info: &NodeInfo) -> bool {
-    let labels = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    (!labels.is_empty() || !fields.is_empty())
-        && labels
-            .iter()
-            .all(|requirement| meets(requirement, info.label(&requirement.key)))
-        && fields
-            .iter()
-            .all(|requirement| requirement.key == "metadata.name" && meets(requirement, Some(info.name())))
-}
-
-fn meets(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = || value.is_some_and(|value| values.iter().any(|other| other == value));
-    let compare = |holds: fn(&i64, &i64) -> bool| {
-        let value = value.and_then(|value| value.parse().ok());
-        let bound = values.first().and_then(|bound| bound.parse().ok());
-        matches!((value, bound), (Some(value), Some(bound)) if holds(&value, &bound))
-    };
-    match requirement.operator.as_str() {
-        "In" => listed(),
-        "NotIn" => !listed(),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(i64::gt),
-        "Lt" => compare(i64::lt),
-        _ => false,
-    }
+    api::pod::matches_node_term(term, info.name(), info.labels())
 }

@@ -1,7 +1,9 @@
 //! What a node has left.
 
+use api::pod::HostPort;
+
 use super::{Filter, Rejection};
-use crate::demand::{Demand, HostPort};
+use crate::demand::Demand;
 use crate::snapshot::NodeInfo;
 
 pub(super) fn ports(wanted: &[HostPort], info: &NodeInfo) -> Result<(), Rejection> {
