@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tests::{Cluster, Options, eventually, run, sleeper as pod};
+use tests::{Cluster, Options, eventually, run, sleeper as pod, variant};
 
 fn cluster() -> Cluster {
     Cluster::with(Options {
@@ -423,7 +423,19 @@ fn nothing_leads_out_of_a_volume() {
 
 #[test]
 fn kinds_of_directories() {
-    let cluster = cluster();
+    let mut cluster = Cluster::prepare(Options {
+        images: &["busybox"],
+        ..Options::default()
+    });
+    variant(
+        &cluster.data_dir().join("images"),
+        "busybox",
+        "localhost/declares:1",
+        |config| {
+            config["Volumes"] = serde_json::json!({"/etc": {}, "/fresh/dir": {}, "/disk": {}});
+        },
+    );
+    cluster.start_server();
     let scratch = tempfile::tempdir().expect("a directory");
     let at = |name: &str| scratch.path().join(name).display().to_string();
     std::fs::create_dir(at("shared")).expect("a directory");
@@ -502,6 +514,52 @@ fn kinds_of_directories() {
     std::fs::write(at("shared/later/f"), "later").expect("a file");
     assert_eq!(cluster.exec("all", "cat /rw/later/f"), "later");
     drop(later);
+
+    // What an image declares is the container's own, with what the image has there, unless the pod has something there itself.
+    let declares = |name: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{more}terminationGracePeriodSeconds: 0, volumes: [{{name: disk, emptyDir: {{}}}}], \
+             containers: [{{name: main, image: 'localhost/declares:1', command: [sh, -c, 'until [ -e /fresh/dir/end ]; do sleep 0.1; done'], \
+             securityContext: {{readOnlyRootFilesystem: true}}, volumeMounts: [{{name: disk, mountPath: /disk}}]}}]}}}}\n---\n"
+        )
+    };
+    let kept = || -> Vec<_> {
+        let containers = std::fs::read_dir(cluster.data_dir().join("containers")).expect("containers");
+        let volumes =
+            containers.flat_map(|container| std::fs::read_dir(container.expect("one").path().join("volumes")));
+        volumes.flatten().collect()
+    };
+    cluster.create(&(declares("declares", "") + &declares("of-its-own", "hostUsers: false, ")));
+    for name in ["declares", "of-its-own"] {
+        cluster.wait_ready(name);
+        assert_eq!(
+            cluster.exec(
+                name,
+                "grep -c ^root /etc/passwd; grep -c $(hostname) /etc/hosts; stat -c '%a %u %g' /fresh/dir /etc/passwd; touch /etc/x /fresh/dir/x /disk/x"
+            ),
+            "1\n1\n755 0 0\n644 0 0\n"
+        );
+        let refused = cluster.kubectl(&["exec", name, "--", "touch", "/fresh/x"]);
+        assert!(refused.stderr.contains("Read-only file system"), "{refused}");
+    }
+    assert_eq!(kept().len(), 4, "two of each");
+    let _ = cluster.kubectl(&["exec", "declares", "--", "touch", "/fresh/dir/end"]);
+    cluster.until(
+        "declares",
+        "{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}",
+        "1 true",
+    );
+    assert_eq!(
+        cluster
+            .exec("declares", "ls -A /fresh/dir; ls /etc | grep ^x; ls /disk")
+            .trim(),
+        "x",
+        "only what the pod's volume keeps"
+    );
+    cluster
+        .kubectl(&["delete", "pod", "declares", "of-its-own", "--timeout=30s"])
+        .ok();
+    eventually("they go with their containers", || kept().is_empty().then_some(()));
 
     let missing = "{name: image, image: {reference: 'localhost/none:1', pullPolicy: Never}}";
     cluster.create(&pod("missing", "{name: image, mountPath: /image}", missing, ""));

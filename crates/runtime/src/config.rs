@@ -20,6 +20,7 @@
 //!     state/                       libcontainer's state
 //! <data-dir>/containers/<id>/
 //!   upper/ work/                   what the container writes
+//!   volumes/                       and what it writes where its image declares volumes
 //! ```
 
 use std::ffi::OsString;

@@ -34,14 +34,19 @@ pub(crate) fn prepare(
 
 /// Gives what is in a container's own layer to a user and a group of the image: that layer is kept with the node's numbers.
 pub(crate) fn give(path: &Path, (uid, gid): (u32, u32), pod: Option<&PodUsers>) -> io::Result<()> {
-    let (uid, gid) = match pod {
+    let (uid, gid) = outer((uid, gid), pod);
+    std::os::unix::fs::chown(path, Some(uid), Some(gid))
+}
+
+/// The node's numbers for a user and a group of the image.
+pub(crate) fn outer((uid, gid): (u32, u32), pod: Option<&PodUsers>) -> (u32, u32) {
+    match pod {
         Some(pod) => (
             pod.users.outer_uid(uid).unwrap_or(pod.users.uid),
             pod.users.outer_gid(gid).unwrap_or(pod.users.gid),
         ),
         None => (uid, gid),
-    };
-    std::os::unix::fs::chown(path, Some(uid), Some(gid))
+    }
 }
 
 /// Links in the bundle to layers, whose lowest comes first; the answer is their names, the uppermost first. A pod with
@@ -250,7 +255,8 @@ fn lookup<'a>(layers: &'a [PathBuf], path: &Path) -> Option<(&'a PathBuf, fs::Fi
     None
 }
 
-fn opaque(dir: &Path) -> bool {
+/// Whether a layer's directory hides what is below it.
+pub(crate) fn opaque(dir: &Path) -> bool {
     xattr::get(dir, "trusted.overlay.opaque").is_ok_and(|value| value.as_deref() == Some(b"y"))
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use cri::v1::security_profile::ProfileType;
 use cri::v1::{
-    ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, NamespaceMode,
+    ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, Mount, NamespaceMode,
     PodSandboxConfig,
 };
 use cri::{Error, Result};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::LinuxDevice;
 
-use super::image_volume;
+use super::{declared_volume, image_volume};
 use crate::images::image_ref;
 use crate::record::{ContainerRecord, Proto, Status};
 use crate::rootfs::Part;
@@ -28,6 +28,8 @@ struct Roots {
     layers: Vec<PathBuf>,
     /// What it has mounted of others.
     volumes: Vec<Part>,
+    /// The volumes that its own declares.
+    declared: Vec<Mount>,
 }
 
 impl Inner {
@@ -81,8 +83,21 @@ impl Inner {
             status: Status::Created,
         };
         let dir = self.layout.container(&id);
-        let roots = Roots { layers, volumes };
-        match self.prepare(record, &sandbox, &dir, &roots, &said, &accounts) {
+        let declared = image
+            .config
+            .config()
+            .as_ref()
+            .and_then(|config| config.volumes().clone());
+        let prepared = async {
+            let declared = self.declare_volumes(declared, &record, &sandbox, &layers).await?;
+            let roots = Roots {
+                layers,
+                volumes,
+                declared,
+            };
+            self.prepare(record, &sandbox, &dir, &roots, &said, &accounts)
+        };
+        match prepared.await {
             Ok(container) => {
                 let container = Arc::new(container);
                 container.save();
@@ -101,6 +116,29 @@ impl Inner {
         }
     }
 
+    /// Makes the volumes of the image's own wish.
+    async fn declare_volumes(
+        &self,
+        declared: Option<Vec<String>>,
+        record: &ContainerRecord,
+        sandbox: &Sandbox,
+        layers: &[PathBuf],
+    ) -> Result<Vec<Mount>> {
+        let Some(declared) = declared.filter(|declared| !declared.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let pod = sandbox.record.lock().config.0.clone();
+        let users = self.users_of(sandbox, &pod)?;
+        let (mounts, layers) = (record.config.0.mounts.clone(), layers.to_vec());
+        let dir = self.layout.writable(&record.id).join("volumes");
+        // What an image has there may be much.
+        let make = move || declared_volume::make(&declared, &mounts, &layers, &dir, users.as_ref());
+        let made = tokio::task::spawn_blocking(make).await;
+        made.map_err(std::io::Error::other)
+            .and_then(|made| made)
+            .map_err(|err| Error::unknown(format!("failed to set up volumes of the image: {err}")))
+    }
+
     fn prepare(
         &self,
         mut record: ContainerRecord,
@@ -110,7 +148,9 @@ impl Inner {
         image: &Image,
         accounts: &Accounts,
     ) -> Result<Container> {
-        let config = &record.config.0;
+        let mut config = record.config.0.clone();
+        config.mounts.extend(roots.declared.iter().cloned());
+        let config = &config;
         let pod = sandbox.record.lock().config.0.clone();
         record.stop_signal = signal::stop_signal(config.stop_signal(), &image.stop_signal);
         let users = self.users_of(sandbox, &pod)?;

@@ -1,6 +1,7 @@
 //! Containers. One verb a file.
 
 mod create;
+mod declared_volume;
 mod exec_sync;
 pub(crate) use exec_sync::MAX_OUTPUT;
 pub(crate) mod image_volume;
