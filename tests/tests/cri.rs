@@ -198,6 +198,38 @@ fn containerd_runs_the_pod_of_two_containers() {
     );
     let log = cluster.kubectl(&["logs", "two-containers", "-c", "nginx"]).ok();
     assert!(log.contains("GET /cache/f"), "{log}");
+    // Services lead to its pods and its pods to Services, by name; a pod that is behind the Service reaches itself.
+    let expose = [
+        "expose",
+        "pod",
+        "two-containers",
+        "--name=web",
+        "--port=8080",
+        "--target-port=80",
+    ];
+    cluster.kubectl(&expose).ok();
+    let client = "{apiVersion: v1, kind: Pod, metadata: {name: client}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}";
+    cluster.create(client);
+    cluster.wait_ready("client");
+    let asks = |pod: &str, container: &str, url: &str| {
+        tests::eventually(&format!("{pod} gets {url}"), || {
+            let args = ["exec", pod, "-c", container, "--", "wget", "-qO-", url];
+            let page = cluster.kubectl(&args);
+            page.stdout.contains("Welcome to nginx!").then_some(())
+        });
+    };
+    asks("client", "main", "http://web:8080/");
+    asks("client", "main", "http://web.default.svc.cluster.local:8080/");
+    asks("two-containers", "busybox", "http://web:8080/");
+    let looked_up = cluster.kubectl(&[
+        "exec",
+        "client",
+        "--",
+        "nslookup",
+        "kubernetes.default.svc.cluster.local",
+    ]);
+    assert!(looked_up.ok().contains("10.96.0.1"));
+    cluster.kubectl(&["delete", "pod", "client", "--timeout=60s"]).ok();
     // A new server finds them, and a container that ends is started again.
     let restarts = || {
         cluster.field(

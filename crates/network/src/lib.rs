@@ -44,7 +44,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
-pub use links::{Links, Settings};
+pub use links::{Links, Settings, prepare_for_services};
 pub use teardown::teardown;
 
 /// A pod that is to be put on the network.

@@ -54,25 +54,34 @@ impl State {
     }
 }
 
+/// Prepares the machine for Services where pods have a network of somebody else's: forwarding, and the route that keeps the Services'
+/// range inside. Needs a tokio runtime, and works in this thread's network namespace.
+pub async fn prepare_for_services(service_cidr: &str, node_ip: Option<IpAddr>) -> Result<()> {
+    prepare(service_cidr, node_ip).await.map(drop)
+}
+
+async fn prepare(service_cidr: &str, node_ip: Option<IpAddr>) -> Result<(Handle, Uplink)> {
+    let services = addresses::range_v4(service_cidr)?;
+    let node = netlink::connect()?;
+    // One after the other: a netlink socket lists one thing at a time.
+    let links = netlink::links(&node).await?;
+    let addresses = netlink::addresses(&node).await?;
+    let routes = netlink::routes(&node).await?;
+    let addresses: Vec<(u32, IpAddr)> = addresses.into_iter().map(|(link, net)| (link, net.addr())).collect();
+    let uplink = plan::uplink(&links, &addresses, &netlink::defaults(&routes), node_ip);
+    apply::forward()?;
+    apply::keep_inside(&node, services, uplink.source).await?;
+    Ok((node, uplink))
+}
+
 impl Links {
     /// Prepares the machine: forwarding, the routes that keep the ranges inside, the nftables table with the host ports of
     /// the pods that are there already. Needs a tokio runtime, and works in this thread's network namespace.
     pub async fn open(settings: Settings) -> Result<Links> {
         let cluster = addresses::range_v4(&settings.cluster_cidr)?;
-        let services = addresses::range_v4(&settings.service_cidr)?;
         let owners = Owners::open(&settings.run_dir)?;
-        let node = netlink::connect()?;
-
-        // One after the other: a netlink socket lists one thing at a time.
-        let links = netlink::links(&node).await?;
-        let addresses = netlink::addresses(&node).await?;
-        let routes = netlink::routes(&node).await?;
-        let addresses: Vec<(u32, IpAddr)> = addresses.into_iter().map(|(link, net)| (link, net.addr())).collect();
-        let uplink = plan::uplink(&links, &addresses, &netlink::defaults(&routes), settings.node_ip);
-
-        apply::forward()?;
+        let (node, uplink) = prepare(&settings.service_cidr, settings.node_ip).await?;
         apply::make_unreachable(&node, cluster).await?;
-        apply::keep_inside(&node, services, uplink.source).await?;
         let state = State { owners, range: None };
         rules::apply(
             "setting up the rules",

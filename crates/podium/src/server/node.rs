@@ -34,8 +34,8 @@ pub struct Opened {
     listener: TcpListener,
     /// Serves the built-in runtime on its socket.
     socket: Option<BoxFuture<'static, Result<()>>>,
-    /// Services and DNS; a remote runtime brings a network of its own.
-    services: Option<(Proxy, Dns)>,
+    proxy: Proxy,
+    dns: Dns,
 }
 
 /// Opens the runtime and the network, or connects to the runtime that the settings name.
@@ -48,12 +48,16 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
             .await
             .with_context(|| format!("--container-runtime-endpoint {endpoint}"))?;
         let remote = Arc::new(remote);
+        // A remote runtime brings a network of its own for its pods; Services and DNS are the cluster's.
+        network::prepare_for_services(&settings.service_cidr, Some(node_ip)).await?;
+        let (proxy, dns) = open_services(settings).await?;
         return Ok(Opened {
             runtime: remote.clone(),
             images: remote,
             listener,
             socket: None,
-            services: None,
+            proxy,
+            dns,
         });
     }
     let run_dir = &settings.run_dir;
@@ -65,18 +69,7 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
         node_ip: Some(node_ip),
     })
     .await?;
-    let proxy = Proxy::open(&services::Settings {
-        node_name: settings.node_name.clone(),
-        cluster_cidr: settings.cluster_cidr.clone(),
-        service_cidr: settings.service_cidr.clone(),
-    })?;
-    let dns = Dns::bind(&dns::Settings {
-        address: settings.cluster_dns,
-        domain: settings.cluster_domain.clone(),
-        cluster_cidr: settings.cluster_cidr.clone(),
-        service_cidr: settings.service_cidr.clone(),
-    })
-    .await?;
+    let (proxy, dns) = open_services(settings).await?;
     let config = runtime::Config::new(&settings.data_dir, run_dir);
     let runtime = Arc::new(runtime::Runtime::open(config, Arc::new(Joined(links))).await?);
 
@@ -93,8 +86,25 @@ pub async fn open(settings: &Settings, node_ip: IpAddr, ending: CancellationToke
         images: runtime,
         listener,
         socket: Some(async { Ok(served.await?) }.boxed()),
-        services: Some((proxy, dns)),
+        proxy,
+        dns,
     })
+}
+
+async fn open_services(settings: &Settings) -> Result<(Proxy, Dns)> {
+    let proxy = Proxy::open(&services::Settings {
+        node_name: settings.node_name.clone(),
+        cluster_cidr: settings.cluster_cidr.clone(),
+        service_cidr: settings.service_cidr.clone(),
+    })?;
+    let dns = Dns::bind(&dns::Settings {
+        address: settings.cluster_dns,
+        domain: settings.cluster_domain.clone(),
+        cluster_cidr: settings.cluster_cidr.clone(),
+        service_cidr: settings.service_cidr.clone(),
+    })
+    .await?;
+    Ok((proxy, dns))
 }
 
 /// The clients of a node's parts, each under its own identity.
@@ -120,7 +130,8 @@ pub fn start(
         images,
         listener,
         socket,
-        services,
+        proxy,
+        dns,
     } = opened;
     let config = kubelet::Config {
         node_name: settings.node_name.clone(),
@@ -146,19 +157,17 @@ pub fn start(
     if let Some(socket) = socket {
         parts.start("the CRI socket", socket);
     }
-    if let Some((proxy, dns)) = services {
-        let informers = Informers::new(clients.proxy);
-        let (proxied, told) = (informers.clone(), ending.clone());
-        parts.start("Services", async move {
-            told.run_until_cancelled(services::run(proxy, &proxied)).await;
-            Ok(())
-        });
-        let told = ending.clone();
-        parts.start("DNS", async move {
-            told.run_until_cancelled(dns.run(&informers)).await;
-            Ok(())
-        });
-    }
+    let informers = Informers::new(clients.proxy);
+    let (proxied, told) = (informers.clone(), ending.clone());
+    parts.start("Services", async move {
+        told.run_until_cancelled(services::run(proxy, &proxied)).await;
+        Ok(())
+    });
+    let told = ending.clone();
+    parts.start("DNS", async move {
+        told.run_until_cancelled(dns.run(&informers)).await;
+        Ok(())
+    });
     parts.start("the kubelet's port", server.serve(listener, ending.clone()).map(Ok));
     parts.start("the kubelet", kubelet.run(ending.clone().cancelled_owned()).map(Ok));
     Ok(())
