@@ -69,7 +69,7 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
     let scratch = tempfile::tempdir().expect("a directory");
     let file = scratch.path().join("kubelet.yaml");
     fs::write(&file, CONFIGURATION).expect("the kubelet's configuration");
-    let cluster = cluster(&file);
+    let mut cluster = cluster(&file);
     cluster.create(PODS);
     cluster.wait_ready("busy");
     cluster.wait_ready("loud");
@@ -239,6 +239,26 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
         let last = cluster.kubectl(&["logs", "loud", "--tail=2"]).ok();
         (last.lines().count() == 2).then_some(())
     });
+
+    // Strangers are told what they may not, where they are let in.
+    cluster.kill_server();
+    let strangers = "authentication: {anonymous: {enabled: true}}\n";
+    fs::write(&file, format!("{CONFIGURATION}{strangers}")).expect("the kubelet's configuration");
+    cluster.start_server();
+    for (path, subresources) in [
+        ("/pods", "pods proxy"),
+        ("/metrics/resource", "metrics"),
+        ("/exec/default/busy/c", "proxy"),
+    ] {
+        let why =
+            format!("Forbidden (user=system:anonymous, verb=get, resource=nodes, subresource(s)=[{subresources}])\n");
+        assert_eq!(ask(&cluster, path, &[]), ("403".into(), why));
+    }
+    assert_eq!(
+        ask(&cluster, "/pods", &["-H", "Authorization: Bearer nonsense"]).0,
+        "401"
+    );
+    assert_eq!(ask(&cluster, "/pods", &["-H", &bearer]).0, "200");
 }
 
 #[test]

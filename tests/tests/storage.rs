@@ -112,6 +112,16 @@ fn claims_are_bound_and_mounted() {
     cluster.wait_ready("first");
     assert_eq!(claim_field("late", "{.spec.volumeName}"), "here");
     assert_eq!(cluster.exec("first", "stat -c '%a %g' /v"), "2775 77\n");
+    // What has another group within stays as it is when the root is the pod's group's already, if the pod says so.
+    cluster.exec("first", "touch /v/others && chgrp 5 /v/others");
+    cluster.kubectl(&["delete", "pod", "first", "--timeout=30s"]).ok();
+    for (name, policy, group) in [("patient", "OnRootMismatch", "5\n"), ("thorough", "Always", "77\n")] {
+        let policy = format!("fsGroup: 77, fsGroupChangePolicy: {policy}");
+        cluster.create(&mounted(name, "late").replace("fsGroup: 77", &policy));
+        cluster.wait_ready(name);
+        assert_eq!(cluster.exec(name, "stat -c %g /v/others"), group, "{name}");
+        cluster.kubectl(&["delete", "pod", name, "--timeout=30s"]).ok();
+    }
 
     // A claim that comes with its pod.
     let carried = "{name: v, ephemeral: {volumeClaimTemplate: {metadata: {labels: {made: for-it}}, spec: {accessModes: [ReadWriteOnce], storageClassName: '', resources: {requests: {storage: 1Mi}}}}}}";
