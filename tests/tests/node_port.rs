@@ -222,6 +222,38 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
     assert_eq!(ask(&cluster, "/metrics/resource", &["-H", &bearer]).0, "200");
     assert_eq!(ask(&cluster, "/healthz", &admin), ("200".into(), "ok".into()));
 
+    // The node's own logs, and nothing beyond them.
+    let logs = tempfile::Builder::new()
+        .prefix("podium-test-")
+        .tempdir_in("/var/log")
+        .expect("a directory among the logs");
+    fs::write(logs.path().join("a.log"), "a line\n").expect("a log");
+    std::os::unix::fs::symlink("/etc/passwd", logs.path().join("link")).expect("a link");
+    let name = logs
+        .path()
+        .file_name()
+        .expect("its name")
+        .to_string_lossy()
+        .into_owned();
+    let listed = raw(&cluster, "/logs/");
+    assert!(
+        listed.contains(&format!("<a href=\"{name}/\">{name}/</a>\n")),
+        "{listed}"
+    );
+    let listed = raw(&cluster, &format!("/logs/{name}/"));
+    assert!(
+        listed.contains("<pre>\n<a href=\"a.log\">a.log</a>\n<a href=\"link\">link</a>\n</pre>"),
+        "{listed}"
+    );
+    assert_eq!(raw(&cluster, &format!("/logs/{name}/a.log")), "a line\n");
+    for (path, said) in [
+        ("link", ("403", "403 Forbidden\n")),
+        ("none", ("404", "404 page not found\n")),
+    ] {
+        let (status, text) = ask(&cluster, &format!("/logs/{name}/{path}"), &admin);
+        assert_eq!((status.as_str(), text.as_str()), said);
+    }
+
     // Logs stay small, and those who read them notice nothing.
     let uid = cluster.field("loud", "{.metadata.uid}");
     let directory = cluster.pod_logs_dir().join(format!("default_loud_{uid}/c"));
@@ -242,7 +274,7 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
 
     // Strangers are told what they may not, where they are let in.
     cluster.kill_server();
-    let strangers = "authentication: {anonymous: {enabled: true}}\n";
+    let strangers = "authentication: {anonymous: {enabled: true}}\nenableSystemLogHandler: false\n";
     fs::write(&file, format!("{CONFIGURATION}{strangers}")).expect("the kubelet's configuration");
     cluster.start_server();
     for (path, subresources) in [
@@ -259,6 +291,8 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
         "401"
     );
     assert_eq!(ask(&cluster, "/pods", &["-H", &bearer]).0, "200");
+    let closed = ("405".into(), "logs endpoint is disabled.\n".into());
+    assert_eq!(ask(&cluster, "/logs/", &["-H", &bearer]), closed);
 }
 
 #[test]

@@ -162,6 +162,8 @@ pub struct KubeletConfiguration {
     pub container_log_max_files: u32,
     /// How often logs are looked at.
     pub container_log_monitor_interval: GoDuration,
+    /// Whether the port shows the node's own logs.
+    pub enable_system_log_handler: bool,
     /// What must be left; below it pods are evicted at once.
     pub eviction_hard: Option<BTreeMap<String, String>>,
     /// What should be left; below it pods are evicted after a grace period.
@@ -210,6 +212,7 @@ impl Default for KubeletConfiguration {
             container_log_max_size: "10Mi".into(),
             container_log_max_files: 5,
             container_log_monitor_interval: GoDuration::seconds(10),
+            enable_system_log_handler: true,
             eviction_hard: None,
             eviction_soft: BTreeMap::new(),
             eviction_soft_grace_period: BTreeMap::new(),

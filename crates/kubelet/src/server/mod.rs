@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! TLS ──▶ who (certificate, token) ──▶ may they ──▶ route ──┬─▶ /healthz, /pods, /configz, /stats/summary, /metrics …
-//!                                                           ├─▶ /containerLogs: the node's log files
+//!                                                           ├─▶ /containerLogs: log files of containers; /logs: the node's own
 //!                                                           └─▶ /exec, /attach, /portForward: bytes to and from the
 //!                                                               address that the container runtime answers
 //! ```
@@ -12,6 +12,7 @@
 mod access;
 mod listen;
 mod logs;
+mod node_logs;
 mod proxy;
 mod query;
 mod respond;

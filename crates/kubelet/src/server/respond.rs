@@ -1,6 +1,7 @@
 //! From a request to its answer.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use super::access::{Access, Caller, Refusal};
 use super::route::{NoRoute, Route, route};
-use super::{NodeReports, PodLookup, logs, session};
+use super::{NodeReports, PodLookup, logs, node_logs, session};
 use crate::stats::prometheus;
 
 /// The body of an answer.
@@ -84,6 +85,10 @@ impl Node {
                 Ok(text) => with_type(text, prometheus::CONTENT_TYPE),
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error),
             },
+            Route::NodeLogs(_) if self.reports.configuration()["enableSystemLogHandler"] == false => {
+                plain(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n")
+            }
+            Route::NodeLogs(path) => node_logs::respond(Path::new(node_logs::DIRECTORY), &path).await,
             Route::Logs(path) => logs::respond(self, &path, request.uri().query()).await,
             Route::Exec(path) => session::exec(self, &path, request).await,
             Route::Attach(path) => session::attach(self, &path, request).await,

@@ -23,6 +23,8 @@ pub(super) enum Route {
     Configz,
     Summary,
     Metrics(Report),
+    /// A path below the node's own logs.
+    NodeLogs(String),
     Logs(ContainerPath),
     Exec(ContainerPath),
     Attach(ContainerPath),
@@ -42,6 +44,12 @@ pub(super) enum NoRoute {
 }
 
 pub(super) fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
+    if let Some(path) = path.strip_prefix("/logs/") {
+        return match *method {
+            Method::GET => Ok(Route::NodeLogs(path.to_owned())),
+            _ => Err(NoRoute::MethodNotAllowed),
+        };
+    }
     // Names that need escaping in a path are no names.
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     if parts.iter().any(|part| part.is_empty()) {
@@ -90,6 +98,7 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         | Route::Configz
         | Route::Summary
         | Route::Metrics(_)
+        | Route::NodeLogs(_)
         | Route::Logs(_) => *method == Method::GET,
         Route::Run(_) => *method == Method::POST,
         // WebSocket clients can only GET.
@@ -127,6 +136,10 @@ mod tests {
         for (method, path, expected) in [
             (Method::GET, "/healthz", Ok(Route::Healthz)),
             (Method::GET, "/pods/", Ok(Route::Pods)),
+            (Method::GET, "/logs/", Ok(Route::NodeLogs(String::new()))),
+            (Method::GET, "/logs/a/b/", Ok(Route::NodeLogs("a/b/".to_owned()))),
+            (Method::POST, "/logs/", Err(NoRoute::MethodNotAllowed)),
+            (Method::GET, "/logs", Err(NoRoute::NotFound)),
             (Method::GET, "/healthz/ping", Ok(Route::Healthz)),
             (Method::GET, "/runningpods/", Ok(Route::RunningPods)),
             (Method::GET, "/stats/summary", Ok(Route::Summary)),
