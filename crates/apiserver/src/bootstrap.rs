@@ -19,8 +19,7 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), StartError> {
         identity: Identity::master(USER),
     };
     for name in NAMESPACES {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        bootstrap.create("/api/v1/namespaces", &namespace).await?;
+        bootstrap.namespace(name).await?;
         // What the controllers see to in every namespace is there in these before they run.
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
         let accounts = format!("/api/v1/namespaces/{name}/serviceaccounts");
@@ -51,6 +50,30 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), StartError> {
     bootstrap.dns_service().await;
     Ok(())
 }
+
+/// Makes again what the server does not work without, where somebody deleted or changed it.
+pub(crate) async fn mend(server: &ApiServer) -> Result<(), StartError> {
+    let bootstrap = Bootstrap {
+        server,
+        identity: Identity::master(USER),
+    };
+    for name in NAMESPACES {
+        bootstrap.namespace(name).await?;
+    }
+    bootstrap.kubernetes_service().await?;
+    bootstrap.dns_service().await;
+    Ok(())
+}
+
+/// What [`mend`] makes: group, plural, namespace and name.
+pub(crate) const OWN: &[(&str, &str, Option<&str>, &str)] = &[
+    // The other namespaces are never deleted.
+    ("", "namespaces", None, "kube-node-lease"),
+    ("", "services", Some("default"), "kubernetes"),
+    ("", "endpoints", Some("default"), "kubernetes"),
+    ("discovery.k8s.io", "endpointslices", Some("default"), "kubernetes"),
+    ("", "services", Some("kube-system"), "kube-dns"),
+];
 
 struct Bootstrap<'a> {
     server: &'a ApiServer,
@@ -99,6 +122,11 @@ impl Bootstrap<'_> {
             200 | 201 => Ok(()),
             code => Err(failed(collection, object, code, response.body())),
         }
+    }
+
+    async fn namespace(&self, name: &str) -> Result<(), StartError> {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        self.create("/api/v1/namespaces", &namespace).await
     }
 
     async fn mend_services(&self) -> Result<(), StartError> {

@@ -16,6 +16,7 @@ mod config;
 mod documents;
 mod event_expiry;
 mod identity;
+mod keep;
 mod negotiate;
 mod openapi_protobuf;
 pub mod pki;

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -25,7 +25,7 @@ use crate::{
         service_account::{KeyError, TokenKey},
     },
     authz::{Authorizer, KnownUsers},
-    bootstrap, event_expiry,
+    bootstrap, event_expiry, keep,
     negotiate::Accept,
     proxy::Dialer,
     registry, render, serve,
@@ -103,6 +103,7 @@ impl ApiServer {
         let server = Self(Arc::new(server));
         bootstrap::run(&server).await?;
         server.expire_events();
+        tokio::spawn(keep::run(Arc::downgrade(&server.0)));
         Ok(server)
     }
 
@@ -152,6 +153,11 @@ impl ApiServer {
     /// Ends every watch, so that clients in this process come to an end too.
     pub fn end_watches(&self) {
         self.0.ending.cancel();
+    }
+
+    /// The server, if it is still there.
+    pub(crate) fn upgrade(server: &Weak<Server>) -> Option<Self> {
+        server.upgrade().map(Self)
     }
 
     pub(crate) fn inner(&self) -> &Arc<Server> {

@@ -120,3 +120,50 @@ async fn a_kind_that_is_going_says_so_to_everyone() {
         .await;
     assert!(told(&slices.headers).is_empty());
 }
+
+#[tokio::test]
+async fn what_the_server_stands_for_comes_back() {
+    let cluster = Cluster::new().await;
+    let endpoints = "/api/v1/namespaces/default/endpoints/kubernetes";
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    let service = format!("{SERVICES}/kubernetes");
+    let lease = "/api/v1/namespaces/kube-node-lease";
+    let uid = async |path: &str| cluster.get(path).await.json()["metadata"]["uid"].clone();
+    let mut before = Vec::new();
+    for path in [endpoints, slice, &service, lease] {
+        before.push((path, uid(path).await));
+        assert_eq!(cluster.delete(path, &json!({})).await.code, 200, "{path}");
+    }
+    let mut last = cluster.get(lease).await.json();
+    last["spec"]["finalizers"] = json!([]);
+    assert_eq!(cluster.put(&format!("{lease}/finalize"), &last).await.code, 200);
+    for (path, uid) in before {
+        eventually(&cluster, path, |object| {
+            object["metadata"]["uid"].is_string() && object["metadata"]["uid"] != uid
+        })
+        .await;
+    }
+    let made = cluster.get(&service).await.json();
+    assert_eq!(made["spec"]["clusterIP"], "10.96.0.1", "{made}");
+
+    // Who points it elsewhere is put right.
+    let elsewhere =
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"name": "https", "port": 1}]}]});
+    assert_eq!(cluster.patch(endpoints, "merge-patch", &elsewhere).await.code, 200);
+    eventually(&cluster, endpoints, |object| {
+        object["subsets"][0]["addresses"][0]["ip"] == "127.0.0.1"
+    })
+    .await;
+}
+
+async fn eventually(cluster: &Cluster, path: &str, holds: impl Fn(&Value) -> bool) {
+    let mut last = Value::Null;
+    for _ in 0..1000 {
+        last = cluster.get(path).await.json();
+        if holds(&last) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{path} stays {last}");
+}
