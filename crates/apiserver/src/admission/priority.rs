@@ -1,17 +1,29 @@
 //! Priority: a pod's priority is that of its PriorityClass, and one class at most is that of pods that name none.
 
-use api::{Object, Status};
+use api::{Object, Status, kinds::priority_class, status};
 use async_trait::async_trait;
 use k8s_openapi::api::{core::v1::Pod, scheduling::v1::PriorityClass};
 use store::ListOptions;
 
-use super::{Attributes, Plugin};
+use super::{Attributes, Operation, Plugin};
 use crate::{
     call::Call,
     registry::{lookup, prefix, store_error},
 };
 
 pub(super) struct Priority;
+
+/// The system's own classes are never deleted.
+fn may_go(name: &str) -> Result<(), Status> {
+    if priority_class::system()
+        .iter()
+        .any(|class| class.metadata.name.as_deref() == Some(name))
+    {
+        let why = "this is a system priority class and cannot be deleted";
+        return Err(status::forbidden("scheduling.k8s.io", "priorityclasses", name, why));
+    }
+    Ok(())
+}
 
 #[async_trait]
 impl Plugin for Priority {
@@ -20,6 +32,9 @@ impl Plugin for Priority {
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&dyn Object>) -> Result<(), Status> {
+        if attributes.operation == Operation::Delete {
+            return may_go(attributes.call.name.unwrap_or_default());
+        }
         let Some(class) = object.and_then(|object| object.as_any().downcast_ref::<PriorityClass>()) else {
             return Ok(());
         };

@@ -199,6 +199,15 @@ async fn namespaces_hold_their_content_to_the_end() {
         kept.message(),
         "namespaces \"default\" is forbidden: this namespace may not be deleted"
     );
+    let class = "/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical";
+    let kept = cluster.delete(class, &json!({})).await;
+    assert_eq!(
+        (kept.code, kept.message().as_str()),
+        (
+            403,
+            "priorityclasses.scheduling.k8s.io \"system-node-critical\" is forbidden: this is a system priority class and cannot be deleted"
+        )
+    );
 }
 
 #[tokio::test]
