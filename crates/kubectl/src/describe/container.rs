@@ -228,7 +228,7 @@ fn environment(pod: &Value, container: &Value) -> String {
                 string(map, "name"),
                 optional(map)
             );
-        } else {
+        } else if from.is_null() {
             let lines: Vec<_> = string(variable, "value").split('\n').collect();
             text += &format!("  {name}:\t{}\n", lines.join("\n  \t"));
         }

@@ -148,6 +148,44 @@ mod tests {
     }
 
     #[test]
+    fn what_a_resized_pod_holds() {
+        let now = &NOW.parse::<Zoned>().unwrap();
+        let node = serde_json::json!({"status": {"allocatable": {"cpu": "2", "memory": "1Gi"}}});
+        for (reason, requests) in [("Infeasible", "150m (7%)"), ("Deferred", "100 (5000%)")] {
+            let pod = serde_json::json!({
+                "metadata": {"name": "rz", "namespace": "default", "creationTimestamp": "2026-11-23T22:54:18Z"},
+                "spec": {"containers": [{
+                    "name": "c",
+                    "resources": {"requests": {"cpu": "100", "memory": "48Mi"}, "limits": {"cpu": "100"}},
+                }]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                    "containerStatuses": [{
+                        "name": "c",
+                        "allocatedResources": {"cpu": "150m", "memory": "48Mi"},
+                        "resources": {"requests": {"cpu": "150m", "memory": "48Mi"}, "limits": {"cpu": "300m"}},
+                    }],
+                },
+            });
+            let text = node::describe(&node, Err(String::new()), &[pod], now);
+            let row = format!("  default\trz\t\t{requests}\t100 (5000%)\t48Mi (4%)\t0 (0%)\t10s\n");
+            assert!(text.contains(&row), "{reason}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_variable_from_a_file_is_not_shown() {
+        let env = serde_json::json!([
+            {"name": "F", "valueFrom": {"fileKeyRef": {"key": "K", "path": "env", "volumeName": "v"}}},
+            {"name": "V", "value": "1"},
+        ]);
+        let pod = serde_json::json!({"spec": {"containers": [{"name": "c", "env": env}]}});
+        let text = pod::describe(&pod, &NOW.parse::<Zoned>().unwrap());
+        assert!(text.contains("Environment:\n") && text.contains("V:\t1\n"), "{text}");
+        assert!(!text.contains("F:"), "{text}");
+    }
+
+    #[test]
     fn as_upstream() {
         let now = &NOW.parse::<Zoned>().unwrap();
         let events = read(include_str!("testdata/events.json"));

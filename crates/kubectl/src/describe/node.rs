@@ -189,13 +189,28 @@ fn part(amount: Quantity, of: &Value) -> String {
     format!("{amount} ({}%)", percent.trunc())
 }
 
-/// The containers together, or the hungriest step of starting them if that is more.
+/// The containers together, or the hungriest step of starting them if that is more. What a container holds by its
+/// status counts too, and alone where a resize cannot be.
 fn share(pod: &Value, name: &str) -> Share {
-    let spec = &pod["spec"];
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    let amount = |resources: &Value| plain(&resources[name]).parse::<Quantity>().unwrap_or(Quantity::ZERO);
+    let infeasible = items(status, "conditions").any(|condition| {
+        string(condition, "type") == "PodResizePending" && string(condition, "reason") == "Infeasible"
+    });
+    let held = |container: &Value| {
+        ["containerStatuses", "initContainerStatuses"]
+            .into_iter()
+            .flat_map(|list| items(status, list))
+            .find(|status| string(status, "name") == string(container, "name") && status["resources"].is_object())
+            .map(|status| amount(&status["resources"]["requests"]).max(amount(&status["allocatedResources"])))
+    };
     let of = |container: &Value, list: &str| {
-        plain(&container["resources"][list][name])
-            .parse::<Quantity>()
-            .unwrap_or(Quantity::ZERO)
+        let asked = amount(&container["resources"][list]);
+        match held(container).filter(|_| list == "requests") {
+            Some(held) if infeasible => held,
+            Some(held) => held.max(asked),
+            None => asked,
+        }
     };
     let total = |list: &str| {
         let mut running: Quantity = items(spec, "containers").map(|container| of(container, list)).sum();
