@@ -95,11 +95,14 @@ fn best<'a>(candidate: &Candidate<'_>, nodes: &[&'a NodeInfo], snapshot: &Snapsh
     tied[turn % tied.len()]
 }
 
+/// What upstream says of every pod without resource claims: it looks for some to give back before it looks for victims.
+const NO_CLAIMS: &str = "no new claims to deallocate, ";
+
 /// What came of looking for pods to push aside, on the nodes where that could help.
 fn preemption(pod: &Pod, total: usize, preemptible: usize) -> String {
     let policy = pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref());
     if policy == Some("Never") {
-        return "preemption: not eligible due to preemptionPolicy=Never.".to_owned();
+        return format!("{NO_CLAIMS}preemption: not eligible due to preemptionPolicy=Never.");
     }
     let parts: Vec<String> = [
         (preemptible, "No preemption victims found for incoming pod"),
@@ -111,7 +114,10 @@ fn preemption(pod: &Pod, total: usize, preemptible: usize) -> String {
     .collect::<BTreeSet<_>>()
     .into_iter()
     .collect();
-    format!("preemption: 0/{total} nodes are available: {}.", parts.join(", "))
+    format!(
+        "{NO_CLAIMS}preemption: 0/{total} nodes are available: {}.",
+        parts.join(", ")
+    )
 }
 
 #[cfg(test)]

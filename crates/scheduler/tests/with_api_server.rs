@@ -170,7 +170,7 @@ async fn a_pod_that_does_not_fit_says_why_and_waits_for_room() {
     cluster.add_pod("big", asks("1500m")).await;
     assert_eq!(cluster.node_of("big").await, "n1");
     cluster.add_pod("late", asks("1")).await;
-    let why = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    let why = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
     let pod = cluster
         .until("late", |pod| api::pod::condition(pod, "PodScheduled").is_some())
         .await;

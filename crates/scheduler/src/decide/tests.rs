@@ -68,8 +68,9 @@ fn one_node_that_suits() {
 
 #[test]
 fn why_not_in_upstreams_words() {
-    let no_help = "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-    let no_victims = "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    let no_help =
+        "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let no_victims = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
     let plain = || node("n", json!({}));
     let cases = [
         (
@@ -167,7 +168,7 @@ fn why_not_in_upstreams_words() {
             vec![],
             json!({"spec": {"nodeSelector": {"disk": "ssd"}, "preemptionPolicy": "Never"}}),
             "1 node(s) didn't match Pod's node affinity/selector",
-            "preemption: not eligible due to preemptionPolicy=Never.",
+            "no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.",
         ),
         (
             "a claim",
@@ -194,7 +195,7 @@ fn reasons_are_counted() {
     );
     assert_eq!(
         message(&pod("p", asks("1")), &snapshot),
-        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
+        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). no new claims to deallocate, preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
     );
 }
 
