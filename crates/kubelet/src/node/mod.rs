@@ -169,6 +169,7 @@ impl Node {
         let mut changes = informer.subscribe();
         informer.synced().await;
         let mut pod_cidr = String::new();
+        let mut unschedulable = false;
         let mut reported: Option<(Instant, core::NodeStatus)> = None;
         let mut state = self.state.clone();
         loop {
@@ -179,6 +180,15 @@ impl Node {
                 .unwrap_or_default();
             if wanted != pod_cidr && self.set_pod_cidr(&wanted).await {
                 pod_cidr = wanted;
+            }
+            let cordoned = node
+                .as_ref()
+                .and_then(|node| node.spec.as_ref()?.unschedulable)
+                .unwrap_or(unschedulable && node.is_none());
+            if cordoned != unschedulable {
+                unschedulable = cordoned;
+                let (reason, message) = status::schedulable_news(cordoned, &self.config.node_name);
+                self.tell(Normal, reason, message);
             }
             let now = jiff::Timestamp::now();
             let known = reported

@@ -259,6 +259,16 @@ pub fn news(before: Option<&NodeStatus>, after: &NodeStatus, node: &str) -> Vec<
     changed.map(event).collect()
 }
 
+/// The event of a node's being cordoned, or not any more.
+pub fn schedulable_news(unschedulable: bool, node: &str) -> (&'static str, String) {
+    let reason = if unschedulable {
+        "NodeNotSchedulable"
+    } else {
+        "NodeSchedulable"
+    };
+    (reason, format!("Node {node} status is now: {reason}"))
+}
+
 #[cfg(test)]
 mod tests {
     use cri::v1::{RuntimeCondition, RuntimeStatus};
