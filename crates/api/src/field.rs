@@ -12,6 +12,8 @@ use serde_json::Value;
 /// let spec = Path::new("spec");
 /// assert_eq!(spec.child("containers").index(0).child("name").to_string(), "spec.containers[0].name");
 /// assert_eq!(Path::new("data").key("a.txt").to_string(), "data[a.txt]");
+/// // Upstream's path of no field, which stands for the whole object.
+/// assert_eq!(Path::new("").to_string(), "[]");
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
@@ -66,6 +68,7 @@ impl fmt::Display for Path<'_> {
             parent.fmt(f)?;
         }
         match self.segment {
+            Segment::Field("") => f.write_str("[]"),
             Segment::Field(name) if self.parent.is_some() => write!(f, ".{name}"),
             Segment::Field(name) => f.write_str(name),
             Segment::Index(index) => write!(f, "[{index}]"),

@@ -191,7 +191,7 @@ fn debugging_containers() {
     mirror.metadata.annotations = Some([("kubernetes.io/config.mirror".to_owned(), "x".to_owned())].into());
     assert_eq!(
         shown(&ephemeral_containers(&debug(json!([sh])), &mirror)),
-        [": Forbidden: static pods do not support ephemeral containers"]
+        ["[]: Forbidden: static pods do not support ephemeral containers"]
     );
 }
 
