@@ -54,6 +54,39 @@ fn manifests_are_refused_in_upstreams_words() {
         "{bad_name}"
     );
     lifecycles_that_cannot_be_are_refused(&cluster);
+    patches_that_cannot_be_are_refused(&cluster);
+}
+
+/// What kubectl says of a patch that makes no object of its kind.
+fn patches_that_cannot_be_are_refused(cluster: &Cluster) {
+    cluster.create("{apiVersion: v1, kind: ConfigMap, metadata: {name: patched}, data: {a: b}}");
+    let refused = |args: &[&str]| {
+        cluster
+            .kubectl(&[&["patch", "configmap", "patched"], args].concat())
+            .fails()
+    };
+    for (args, expected) in [
+        (
+            &["-p", r#"{"metadata":{"labels":{"a":1}}}"#][..],
+            "The request is invalid: patch: Invalid value: \"map[metadata:map[labels:map[a:1]]]\": cannot convert int64 to string\n",
+        ),
+        (
+            &["-p", r#"{"immutable":"yes"}"#],
+            "The request is invalid: patch: Invalid value: \"map[immutable:yes]\": unrecognized type: bool\n",
+        ),
+        (
+            &["--type=merge", "-p", r#"{"metadata":{"name":"other"}}"#],
+            "Error from server (BadRequest): the name of the object (other) does not match the name on the URL (patched)\n",
+        ),
+    ] {
+        assert_eq!(refused(args), expected, "for {args:?}");
+    }
+    let merged = refused(&["--type=merge", "-p", r#"{"data":{"a":1}}"#]);
+    assert!(
+        merged.starts_with("The request is invalid: patch: Invalid value: \"{")
+            && merged.ends_with(": json: cannot unmarshal number into Go struct field ConfigMap.data of type string\n"),
+        "{merged}"
+    );
 }
 
 /// What the API says of lifecycles that cannot be.
@@ -457,9 +490,9 @@ fn a_pod_that_fits_nowhere_says_why() {
         let message = cluster.field("greedy", "{.status.conditions[?(@.type=='PodScheduled')].message}");
         (!message.is_empty()).then_some(message)
     });
-    assert!(
-        message.starts_with("0/1 nodes are available: 1 Insufficient cpu."),
-        "{message}"
+    assert_eq!(
+        message,
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
     );
     let events = eventually("FailedScheduling", || {
         let events = cluster.kubectl(&["describe", "pod", "greedy"]).ok();
@@ -480,6 +513,7 @@ fn a_pod_that_fits_nowhere_says_why() {
     });
     cluster.kubectl(&["label", "node", "node", "disk=fast"]).ok();
     cluster.wait_ready("picky");
+    a_node_is_drained_and_comes_back(&cluster);
 
     cluster.create(
         "{apiVersion: v1, kind: Pod, metadata: {name: first}, spec: {nodeName: node, nodeSelector: {disk: fast}, containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h], ports: [{containerPort: 80, hostPort: 8099}]}]}}",
@@ -543,4 +577,34 @@ fn a_pod_that_fits_nowhere_says_why() {
         cluster.wait_ready(pod);
         assert_eq!(cluster.field(pod, "{.status.containerStatuses[0].restartCount}"), "0");
     }
+}
+
+/// `kubectl drain` empties the node of the pod `picky`, and nothing comes to it before `kubectl uncordon`.
+fn a_node_is_drained_and_comes_back(cluster: &Cluster) {
+    let refused = cluster.kubectl(&["drain", "node"]).fails();
+    assert!(
+        refused.contains("cannot delete Pods that declare no controller (use --force to override): default/picky"),
+        "{refused}"
+    );
+    cluster.until_event("node", "Node node status is now: NodeNotSchedulable");
+    let row = cluster.kubectl(&["get", "node", "node", "--no-headers"]).ok();
+    assert_eq!(row.split_whitespace().nth(1), Some("Ready,SchedulingDisabled"), "{row}");
+    let drained = cluster
+        .kubectl(&["drain", "node", "--force", "--grace-period=1", "--timeout=60s"])
+        .ok();
+    assert!(drained.ends_with("pod/picky evicted\nnode/node drained\n"), "{drained}");
+    let gone = cluster.kubectl(&["get", "pod", "picky"]).fails();
+    assert_eq!(gone, "Error from server (NotFound): pods \"picky\" not found\n");
+
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: late}, spec: {containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
+    );
+    cluster.until(
+        "late",
+        "{.status.conditions[?(@.type=='PodScheduled')].message}",
+        "0/1 nodes are available: 1 node(s) were unschedulable. no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
+    );
+    cluster.kubectl(&["uncordon", "node"]).ok();
+    cluster.wait_ready("late");
+    cluster.until_event("node", "Node node status is now: NodeSchedulable");
 }

@@ -150,8 +150,13 @@ pub trait TypedStrategy: Send + Sync + 'static {
     }
 
     /// As [`Self::decode`], from a JSON value.
-    fn decode_value(&self, value: Value, validation: FieldValidation) -> Result<(Self::Object, Vec<String>), Status> {
-        decode::value_as(value, validation)
+    fn decode_value(
+        &self,
+        value: Value,
+        validation: FieldValidation,
+        origin: decode::Origin<'_>,
+    ) -> Result<(Self::Object, Vec<String>), Status> {
+        decode::value_as(value, validation, origin)
     }
 
     /// Adds the JSON schema of the kind, as clients see it, to a generator.
@@ -177,7 +182,12 @@ pub trait TypedStrategy: Send + Sync + 'static {
 pub trait Strategy: Send + Sync {
     fn name_rule(&self) -> NameRule;
     fn decode(&self, body: &[u8], format: Format, validation: FieldValidation) -> Result<Decoded, Status>;
-    fn decode_value(&self, value: Value, validation: FieldValidation) -> Result<Decoded, Status>;
+    fn decode_value(
+        &self,
+        value: Value,
+        validation: FieldValidation,
+        origin: decode::Origin<'_>,
+    ) -> Result<Decoded, Status>;
     /// Reads bytes of the store, which were checked when they were written.
     fn load(&self, stored: &[u8]) -> Result<Box<dyn Object>, Status>;
     fn wire_value(&self, object: &dyn Object) -> Result<Value, Status>;
@@ -251,8 +261,13 @@ impl<S: TypedStrategy> Strategy for Typed<S> {
         })
     }
 
-    fn decode_value(&self, value: Value, validation: FieldValidation) -> Result<Decoded, Status> {
-        let (object, warnings) = self.strategy.decode_value(value, validation)?;
+    fn decode_value(
+        &self,
+        value: Value,
+        validation: FieldValidation,
+        origin: decode::Origin<'_>,
+    ) -> Result<Decoded, Status> {
+        let (object, warnings) = self.strategy.decode_value(value, validation, origin)?;
         Ok(Decoded {
             object: Box::new(object),
             warnings,

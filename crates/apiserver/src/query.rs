@@ -1,6 +1,6 @@
 //! The options in a request's query, read with upstream's rules.
 
-use api::{FieldError, Path, Status, status};
+use api::{FieldError, FieldValidation, Path, Status, status};
 
 /// The query's parameters, decoded, in their order.
 #[derive(Debug, Default)]
@@ -50,19 +50,61 @@ impl Query {
         }
     }
 
-    /// Whether nothing is to be stored.
-    pub fn dry_run(&self, options_kind: &str) -> Result<bool, Status> {
-        dry_run(options_kind, self.all("dryRun").filter(|value| !value.is_empty()))
+    /// The options of a request that writes, whose kind is `kind`.
+    pub fn write_options(&self, kind: &str) -> Result<WriteOptions, Status> {
+        let mut errors = Vec::new();
+        if kind == "PatchOptions" && self.get("force").is_some() {
+            let detail = "may not be specified for non-apply patch";
+            errors.push(FieldError::forbidden(&Path::new("force"), detail));
+        }
+        field_manager(self.get("fieldManager").unwrap_or_default(), &mut errors);
+        let dry_run = is_dry(self.all("dryRun").filter(|value| !value.is_empty()));
+        let validation = FieldValidation::parse(self.get("fieldValidation"));
+        match (dry_run, validation) {
+            (Ok(dry_run), Ok(validation)) if errors.is_empty() => Ok(WriteOptions { dry_run, validation }),
+            (dry_run, validation) => {
+                errors.extend(dry_run.err());
+                errors.extend(validation.err());
+                Err(status::invalid("meta.k8s.io", kind, "", &errors))
+            }
+        }
+    }
+}
+
+/// What a request that writes wishes for besides its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WriteOptions {
+    /// Nothing is to be stored.
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+/// The most bytes of a field manager's name.
+const MAX_FIELD_MANAGER: usize = 128;
+
+fn field_manager(name: &str, errors: &mut Vec<FieldError>) {
+    let path = Path::new("fieldManager");
+    if name.len() > MAX_FIELD_MANAGER {
+        errors.push(FieldError::too_long(&path, MAX_FIELD_MANAGER));
+    }
+    for (at, found) in name.char_indices() {
+        if found.is_control() || (found != ' ' && found.is_whitespace()) {
+            let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(found));
+            errors.push(FieldError::invalid(&path, name, detail));
+        }
     }
 }
 
 /// Whether the values of `dryRun`, from a query or a body, ask for nothing to be stored.
 pub(crate) fn dry_run<'a>(options_kind: &str, values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
+    is_dry(values).map_err(|error| status::invalid("meta.k8s.io", options_kind, "", &[error]))
+}
+
+fn is_dry<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, FieldError> {
     let mut dry = false;
     for value in values {
         if value != "All" {
-            let error = FieldError::not_supported(&Path::new("dryRun"), [value], &["All"]);
-            return Err(status::invalid("meta.k8s.io", options_kind, "", &[error]));
+            return Err(FieldError::not_supported(&Path::new("dryRun"), [value], &["All"]));
         }
         dry = true;
     }
@@ -85,12 +127,43 @@ mod tests {
         assert!(!query.flag("absent"));
         assert_eq!(query.integer("limit").unwrap(), Some(5));
         assert_eq!(query.integer("bad").unwrap_err().code(), 400);
-        assert!(query.dry_run("CreateOptions").unwrap());
+        let options = query.write_options("CreateOptions").unwrap();
+        assert_eq!((options.dry_run, options.validation), (true, FieldValidation::Warn));
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["a b", "c/d"]);
-        let error = Query::parse("dryRun=Some").dry_run("CreateOptions").unwrap_err();
-        assert_eq!(
-            error.message(),
-            r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All""#
-        );
+    }
+
+    #[test]
+    fn options_that_are_none() {
+        for (query, kind, want) in [
+            (
+                "dryRun=Some".to_owned(),
+                "CreateOptions",
+                r#"dryRun: Unsupported value: ["Some"]: supported values: "All""#,
+            ),
+            (
+                "fieldValidation=Loud".to_owned(),
+                "UpdateOptions",
+                r#"fieldValidation: Unsupported value: "Loud": supported values: "Ignore", "Strict", "Warn""#,
+            ),
+            (
+                format!("fieldManager={}", "m".repeat(129)),
+                "CreateOptions",
+                "fieldManager: Too long: may not be more than 128 bytes",
+            ),
+            (
+                "fieldManager=a%09b&dryRun=Some".to_owned(),
+                "CreateOptions",
+                r#"[fieldManager: Invalid value: "a\tb": invalid character U+0009 (at position 1), dryRun: Unsupported value: ["Some"]: supported values: "All"]"#,
+            ),
+            (
+                "force=true".to_owned(),
+                "PatchOptions",
+                "force: Forbidden: may not be specified for non-apply patch",
+            ),
+        ] {
+            let error = Query::parse(&query).write_options(kind).unwrap_err();
+            assert_eq!(error.code(), 422);
+            assert_eq!(error.message(), format!("{kind}.meta.k8s.io \"\" is invalid: {want}"));
+        }
     }
 }

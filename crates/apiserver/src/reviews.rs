@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use api::{Decoded, FieldValidation, Status, status};
+use api::{Decoded, Status, status};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{
@@ -28,8 +28,7 @@ use crate::{
 /// Answers the review in the request's body.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Outcome {
     let (body, format) = read_object(call, body).await?;
-    call.query.dry_run("CreateOptions")?;
-    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let validation = call.query.write_options("CreateOptions")?.validation;
     let strategy = call.resource.strategy;
     let Decoded { mut object, warnings } = strategy.decode(&body, format, validation)?;
     object.metadata_mut().creation_timestamp = Some(api::meta::time(Timestamp::now()));

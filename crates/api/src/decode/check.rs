@@ -5,14 +5,16 @@
 
 use serde_json::Value;
 
+use super::origin::{Words, unconverted};
 use crate::field::Path;
 use crate::quantity::Quantity;
 use crate::schema::{Struct, Type, Types};
 
 /// Checks `value` against `ty`: the paths of unknown fields, or upstream's message for a wrong type.
-pub(super) fn check(types: &Types, ty: &Type, value: &mut Value) -> Result<Vec<String>, String> {
+pub(super) fn check(types: &Types, ty: &Type, value: &mut Value, words: Words) -> Result<Vec<String>, String> {
     let mut walk = Walk {
         types,
+        words,
         unknown: Vec::new(),
     };
     walk.value(
@@ -41,6 +43,7 @@ pub(super) fn json_type(value: &Value) -> &'static str {
 
 struct Walk<'t> {
     types: &'t Types,
+    words: Words,
     unknown: Vec<String>,
 }
 
@@ -68,9 +71,6 @@ impl Walk<'_> {
             (Type::Number, Value::Number(_)) => {}
             (Type::Int32, Value::Number(n)) if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) => {}
             (Type::Int64, Value::Number(n)) if n.is_i64() => {}
-            (Type::Int32 | Type::Int64, Value::Number(n)) => {
-                return Err(self.mismatch(ty, &format!("number {n}"), place));
-            }
             (Type::IntOrString, Value::String(_) | Value::Number(_)) => {}
             (Type::Bytes, Value::String(text)) => base64(text)?,
             (Type::Time, Value::String(text)) => time(text)?,
@@ -133,12 +133,19 @@ impl Walk<'_> {
                     self.value(&field.ty, element, &inner)?;
                 }
             }
-            _ => return Err(self.mismatch(ty, json_type(value), place)),
+            _ => return Err(self.mismatch(ty, value, place)),
         }
         Ok(())
     }
 
-    fn mismatch(&self, ty: &Type, found: &str, place: &Place<'_>) -> String {
+    fn mismatch(&self, ty: &Type, value: &Value, place: &Place<'_>) -> String {
+        if self.words == Words::Converter {
+            return unconverted(self.types, ty, value);
+        }
+        let found = match (ty, value) {
+            (Type::Int32 | Type::Int64, Value::Number(number)) => format!("number {number}"),
+            _ => json_type(value).to_owned(),
+        };
         let wanted = self.types.go_name(ty);
         match (place.owner, place.names) {
             (Some(owner), Some(names)) => format!(

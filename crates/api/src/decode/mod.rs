@@ -5,12 +5,15 @@
 //! unknown fields and wrong types, and brings nulls and quantities into the form that the types take.
 
 mod check;
+mod origin;
 mod tree;
 
 use serde_json::Value;
 
+pub use origin::Origin;
+
 use crate::catalogue::Catalogue;
-use crate::field::quote;
+use crate::field::{FieldError, Path, quote};
 use crate::object::{Kind, Object};
 use crate::schema::Types;
 use crate::status::{self, Status};
@@ -29,15 +32,16 @@ pub enum FieldValidation {
 
 impl FieldValidation {
     /// The value of the query parameter; [`FieldValidation::Warn`] when it is not there.
-    pub fn parse(parameter: Option<&str>) -> Result<Self, Status> {
+    pub fn parse(parameter: Option<&str>) -> Result<Self, FieldError> {
         match parameter {
             None | Some("" | "Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(status::bad_request(format!(
-                "fieldValidation: Unsupported value: {}: supported values: \"Ignore\", \"Strict\", \"Warn\"",
-                quote(other)
-            ))),
+            Some(other) => Err(FieldError::not_supported(
+                &Path::new("fieldValidation"),
+                other,
+                &["Ignore", "Strict", "Warn"],
+            )),
         }
     }
 }
@@ -69,12 +73,16 @@ pub fn body<T: Kind>(body: &[u8], format: Format, validation: FieldValidation) -
             summary(body)
         ))
     })?;
-    read(tree.value, tree.duplicates, validation)
+    read(tree.value, tree.duplicates, validation, Origin::Whole)
 }
 
 /// Reads an object of type `T` from a JSON value, for example the result of a patch.
-pub fn value_as<T: Kind>(value: Value, validation: FieldValidation) -> Result<(T, Vec<String>), Status> {
-    read(value, Vec::new(), validation)
+pub fn value_as<T: Kind>(
+    value: Value,
+    validation: FieldValidation,
+    origin: Origin<'_>,
+) -> Result<(T, Vec<String>), Status> {
+    read(value, Vec::new(), validation, origin)
 }
 
 /// Parses a body that is no object of a kind: a patch, or delete options.
@@ -86,6 +94,7 @@ fn read<T: Kind>(
     mut value: Value,
     duplicates: Vec<String>,
     validation: FieldValidation,
+    origin: Origin<'_>,
 ) -> Result<(T, Vec<String>), Status> {
     let unhandled = |kind: &str, version: &str, why: &dyn std::fmt::Display| {
         status::bad_request(format!(
@@ -133,9 +142,18 @@ fn read<T: Kind>(
         );
         return Err(unhandled(kind, short, &why));
     }
+    // The walk takes away what does not fit.
+    let patched = matches!(origin, Origin::Patch).then(|| value.to_string());
+    let unfit = |why: String| match origin {
+        Origin::Whole => unhandled(T::KIND, T::VERSION, &why),
+        Origin::Patch => origin::unfit(patched.unwrap_or_default(), why),
+        Origin::StrategicPatch(patch) => origin::unfit(origin::printed(patch), why),
+    };
     let types = Types::builtin();
-    let unknown = check::check(types, &types.find(&T::schema_name()), &mut value)
-        .map_err(|error| unhandled(T::KIND, T::VERSION, &error))?;
+    let unknown = match check::check(types, &types.find(&T::schema_name()), &mut value, origin.words()) {
+        Ok(unknown) => unknown,
+        Err(why) => return Err(unfit(why)),
+    };
     let found: Vec<String> = match validation {
         FieldValidation::Ignore => Vec::new(),
         _ => {
@@ -146,10 +164,12 @@ fn read<T: Kind>(
     };
     if validation == FieldValidation::Strict && !found.is_empty() {
         let why = format!("strict decoding error: {}", found.join(", "));
-        return Err(unhandled(T::KIND, T::VERSION, &why));
+        return Err(unfit(why));
     }
-    let object = serde_json::from_value(value).map_err(|error| unhandled(T::KIND, T::VERSION, &error))?;
-    Ok((object, found))
+    match serde_json::from_value(value) {
+        Ok(object) => Ok((object, found)),
+        Err(error) => Err(unfit(error.to_string())),
+    }
 }
 
 /// The beginning of a body, as upstream shows it in errors: text when it looks like JSON, else hexadecimal.
@@ -171,6 +191,7 @@ fn summary(body: &[u8]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+    use serde_json::json;
 
     use super::*;
 
@@ -229,7 +250,11 @@ mod tests {
             assert_eq!(strict::<ConfigMap>(text).unwrap_err(), want, "{text}");
         }
         assert!(strict::<ConfigMap>("hello").unwrap_err().ends_with("(68656c6c6f)"));
-        assert!(strict::<ConfigMap>("").unwrap_err().ends_with("(<empty>)"));
+        assert!(
+            strict::<ConfigMap>("")
+                .unwrap_err()
+                .ends_with("json parse error: unexpected end of JSON input (<empty>)")
+        );
     }
 
     #[test]
@@ -294,6 +319,70 @@ mod tests {
                 error,
                 format!("Pod in version \"v1\" cannot be handled as a Pod: {want}"),
                 "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_patch_breaks_is_said_of_the_patch() {
+        let service = || json!({"spec": {"ports": [{"port": 1.5, "prt": 1}]}});
+        let patch = json!({"spec": {"ports": [{"port": 1.5, "prt": 1}], "clusterIP": null}, "kind": "Service"});
+        let cases = [
+            (
+                service(),
+                Origin::Patch,
+                r#"patch: Invalid value: "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"spec\":{\"ports\":[{\"port\":1.5,\"prt\":1}]}}": json: cannot unmarshal number 1.5 into Go struct field ServicePort.spec.ports.port of type int32"#,
+            ),
+            (
+                service(),
+                Origin::StrategicPatch(&patch),
+                r#"patch: Invalid value: "map[kind:Service spec:map[clusterIP:<nil> ports:[map[port:1.5 prt:1]]]]": cannot convert float64 to int32"#,
+            ),
+            (
+                json!({"spec": {"foo": 1}}),
+                Origin::StrategicPatch(&patch),
+                r#"patch: Invalid value: "map[kind:Service spec:map[clusterIP:<nil> ports:[map[port:1.5 prt:1]]]]": strict decoding error: unknown field "spec.foo""#,
+            ),
+        ];
+        for (value, origin, want) in cases {
+            let status = value_as::<Service>(value, FieldValidation::Strict, origin).unwrap_err();
+            assert_eq!(
+                (status.code(), status.message()),
+                (422, &*format!(" \"\" is invalid: {want}"))
+            );
+        }
+    }
+
+    #[test]
+    fn the_converters_words() {
+        let patch = json!({});
+        for (value, want) in [
+            (
+                json!({"metadata": {"labels": {"a": 1}}}),
+                "cannot convert int64 to string",
+            ),
+            (
+                json!({"metadata": {"labels": {"a": true}}}),
+                "unrecognized type: string",
+            ),
+            (json!({"metadata": {"labels": "a"}}), "cannot restore map from string"),
+            (json!({"spec": {"ports": {}}}), "cannot restore slice from map"),
+            (json!({"spec": {"ports": ["a"]}}), "cannot restore struct from: string"),
+            (json!({"spec": {"ports": [{"port": "80"}]}}), "unrecognized type: int32"),
+            (
+                json!({"spec": {"publishNotReadyAddresses": 1}}),
+                "unrecognized type: bool",
+            ),
+            (
+                json!({"spec": {"ports": [{"targetPort": true}]}}),
+                "json: cannot unmarshal bool into Go value of type intstr.IntOrString",
+            ),
+        ] {
+            let origin = Origin::StrategicPatch(&patch);
+            let error = value_as::<Service>(value, FieldValidation::Warn, origin).unwrap_err();
+            assert_eq!(
+                error.message(),
+                format!(" \"\" is invalid: patch: Invalid value: \"map[]\": {want}")
             );
         }
     }

@@ -32,8 +32,8 @@ pub(super) fn parse(body: &[u8], format: Format) -> Result<Tree, String> {
     let value = match format {
         Format::Json => {
             let mut deserializer = serde_json::Deserializer::from_slice(body);
-            let value = seed.deserialize(&mut deserializer).map_err(|e| e.to_string())?;
-            deserializer.end().map_err(|e| e.to_string())?;
+            let value = seed.deserialize(&mut deserializer).map_err(|error| said(&error))?;
+            deserializer.end().map_err(|error| said(&error))?;
             value
         }
         Format::Yaml => seed
@@ -44,6 +44,13 @@ pub(super) fn parse(body: &[u8], format: Format) -> Result<Tree, String> {
         value,
         duplicates: duplicates.into_inner(),
     })
+}
+
+fn said(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    error.to_string()
 }
 
 /// One value on the way down, and where it is.

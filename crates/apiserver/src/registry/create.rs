@@ -10,6 +10,7 @@ use crate::{
     admission::{Attributes, Operation},
     answer::{Answer, Content},
     call::{Call, Outcome, read_object},
+    query::WriteOptions,
     registry::{encode, key, store_error, unstored},
 };
 
@@ -22,8 +23,7 @@ pub(crate) async fn create(call: &Call<'_>, body: crate::Body) -> Outcome {
         return Err(status::unsupported_method());
     }
     let (body, format) = read_object(call, body).await?;
-    let dry_run = call.query.dry_run("CreateOptions")?;
-    let validation = api::FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let WriteOptions { dry_run, validation } = call.query.write_options("CreateOptions")?;
     let Decoded { object, warnings } = call.resource.strategy.decode(&body, format, validation)?;
     store_new(call, object, warnings, dry_run).await
 }

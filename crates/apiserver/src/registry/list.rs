@@ -36,6 +36,8 @@ pub(crate) async fn select(call: &Call<'_>) -> Result<List, Status> {
         .integer("limit")?
         .and_then(|limit| usize::try_from(limit).ok())
         .filter(|limit| *limit > 0);
+    // It bounds a watch only, and has to be a number here too.
+    call.query.integer("timeoutSeconds")?;
     let place = call.query.get("continue").map(Place::decode).transpose()?;
     let revision = match (&place, matching) {
         (Some(place), Match::Newest | Match::NotOlderThan(0)) => place.revision,

@@ -7,6 +7,7 @@ use crate::{
     Body,
     call::{Call, Outcome, read},
     negotiate::media_type,
+    query::WriteOptions,
     registry::modify::{Changed, match_path, modify},
 };
 
@@ -37,11 +38,10 @@ impl Request {
         if !KINDS.contains(&media) {
             return Err(status::unsupported_media_type(KINDS));
         }
-        let dry_run = call.query.dry_run("PatchOptions")?;
-        let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+        let WriteOptions { dry_run, validation } = call.query.write_options("PatchOptions")?;
         let body = read(body).await?;
-        // Upstream takes patches in YAML too.
-        let value = decode::raw(&body, Format::Yaml).map_err(status::bad_request)?;
+        let value = decode::raw(&body, Format::Json)
+            .map_err(|error| status::bad_request(format!("error decoding patch: {error}")))?;
         let patch = match media {
             "application/json-patch+json" => Patch::Json(value),
             "application/merge-patch+json" => Patch::Merge(value),
@@ -52,6 +52,14 @@ impl Request {
             dry_run,
             validation,
         })
+    }
+
+    /// What the values that [`Self::apply`] makes are made by.
+    pub fn origin(&self) -> decode::Origin<'_> {
+        match &self.patch {
+            Patch::Json(_) | Patch::Merge(_) => decode::Origin::Patch,
+            Patch::Strategic(patch) => decode::Origin::StrategicPatch(patch),
+        }
     }
 
     /// What the patch makes of a value.
@@ -74,7 +82,7 @@ pub(crate) async fn patch(call: &Call<'_>, body: Body) -> Outcome {
 fn patched(call: &Call<'_>, request: &Request, old: &dyn Object) -> Result<Changed, Status> {
     let strategy = call.resource.strategy;
     let value = request.apply(strategy.wire_value(old)?, strategy.merge_schema())?;
-    let Decoded { mut object, warnings } = strategy.decode_value(value, request.validation)?;
+    let Decoded { mut object, warnings } = strategy.decode_value(value, request.validation, request.origin())?;
     match_path(call, &mut *object)?;
     Ok(Changed { object, warnings })
 }

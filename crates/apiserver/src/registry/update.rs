@@ -1,10 +1,11 @@
 //! `update`: a whole object takes the place of the one that is there.
 
-use api::{Decoded, FieldValidation};
+use api::Decoded;
 
 use crate::{
     Body,
     call::{Call, Outcome, read_object},
+    query::WriteOptions,
     registry::{
         create::store_new,
         modify::{Changed, match_path, modify},
@@ -15,8 +16,7 @@ use crate::{
 pub(crate) async fn update(call: &Call<'_>, body: Body) -> Outcome {
     call.name()?;
     let (body, format) = read_object(call, body).await?;
-    let dry_run = call.query.dry_run("UpdateOptions")?;
-    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let WriteOptions { dry_run, validation } = call.query.write_options("UpdateOptions")?;
     let strategy = call.resource.strategy;
     let Decoded { mut object, warnings } = strategy.decode(&body, format, validation)?;
     match_path(call, &mut *object)?;

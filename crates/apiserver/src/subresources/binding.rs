@@ -8,14 +8,14 @@ use crate::{
     Body,
     answer::Answer,
     call::{Call, Outcome, read_object},
+    query::WriteOptions,
     registry::modify::rewrite,
 };
 
 /// Binds the pod that the path names.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
     let (body, format) = read_object(call, body).await?;
-    let dry_run = call.query.dry_run("CreateOptions")?;
-    let validation = api::FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let WriteOptions { dry_run, validation } = call.query.write_options("CreateOptions")?;
     let (binding, warnings) = decode::body::<Binding>(&body, format, validation)?;
     let name = call.name()?;
     if binding.metadata.name.as_deref() != Some(name) {

@@ -1,20 +1,20 @@
 //! `pods/eviction`: a deletion that asks the pod's keepers first. Disruption budgets are to be asked here.
 
-use api::{FieldValidation, decode, status};
+use api::{decode, status};
 use k8s_openapi::api::policy::v1::Eviction;
 
 use crate::{
     Body,
     answer::Answer,
     call::{Call, Outcome, read_object},
+    query::WriteOptions,
     registry::delete::delete_with,
 };
 
 /// Evicts the pod that the path names.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
     let (body, format) = read_object(call, body).await?;
-    let dry_run = call.query.dry_run("CreateOptions")?;
-    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let WriteOptions { dry_run, validation } = call.query.write_options("CreateOptions")?;
     let (eviction, warnings) = decode::body::<Eviction>(&body, format, validation)?;
     let name = call.name()?;
     if eviction.metadata.name.as_deref().is_some_and(|own| own != name) {

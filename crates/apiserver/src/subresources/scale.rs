@@ -2,13 +2,14 @@
 //!
 //! A write of it is a write of the object, in which nothing but the replicas is new.
 
-use api::{FieldValidation, Object, Status, decode, kinds::apps::scale, meta, patch::MergeSchema, status};
+use api::{Object, Status, decode, kinds::apps::scale, meta, patch::MergeSchema, status};
 use k8s_openapi::api::autoscaling::v1::Scale;
 
 use crate::{
     Body,
     answer::{Answer, Content},
     call::{Call, Outcome, read_object},
+    query::WriteOptions,
     registry::{
         current,
         modify::{Changed, modify},
@@ -39,8 +40,7 @@ fn show(call: &Call<'_>, object: &dyn Object) -> Outcome {
 /// Replaces it.
 pub(super) async fn update(call: &Call<'_>, body: Body) -> Outcome {
     let (body, format) = read_object(call, body).await?;
-    let dry_run = call.query.dry_run("UpdateOptions")?;
-    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let WriteOptions { dry_run, validation } = call.query.write_options("UpdateOptions")?;
     let (scale, warnings) = decode::body::<Scale>(&body, format, validation)?;
     write(call, dry_run, |_| Ok((scale.clone(), warnings.clone()))).await
 }
@@ -50,7 +50,7 @@ pub(super) async fn patch(call: &Call<'_>, body: Body) -> Outcome {
     let request = Request::read(call, body).await?;
     write(call, request.dry_run, |old| {
         let current = serde_json::to_value(old).map_err(status::internal)?;
-        decode::value_as::<Scale>(request.apply(current, &MERGE)?, request.validation)
+        decode::value_as::<Scale>(request.apply(current, &MERGE)?, request.validation, request.origin())
     })
     .await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{FieldError, FieldValidation, Object, Path, Status, decode, meta, status};
+use api::{FieldError, Object, Path, Status, decode, meta, status};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -17,6 +17,7 @@ use crate::{
     answer::{Answer, Content},
     authn::service_account::{Bound, Claims, Reference},
     call::{Call, Outcome, read_object},
+    query::WriteOptions,
     registry::{current, lookup},
     server::Server,
 };
@@ -101,8 +102,7 @@ async fn is_there(
 /// Makes a token for the ServiceAccount that the path names.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Outcome {
     let (body, format) = read_object(call, body).await?;
-    let dry_run = call.query.dry_run("CreateOptions")?;
-    let validation = FieldValidation::parse(call.query.get("fieldValidation"))?;
+    let WriteOptions { dry_run, validation } = call.query.write_options("CreateOptions")?;
     let (mut request, warnings) = decode::body::<TokenRequest>(&body, format, validation)?;
     let account = current(call).await?;
     let account = call.resource.strategy.load(&account.value)?;

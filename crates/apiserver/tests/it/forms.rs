@@ -74,7 +74,49 @@ async fn bodies_are_read_in_the_forms_that_there_are() {
     assert_eq!(yaml.code, 201, "{}", yaml.message());
     assert_eq!(send("text/plain", "x").await.code, 415);
     let malformed = send("application/json", "{").await;
-    assert_eq!(malformed.code, 400);
+    assert_eq!(
+        (malformed.code, malformed.message().as_str()),
+        (
+            400,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input ({)"
+        )
+    );
+    let path = format!("{CONFIG_MAPS}/y");
+    for (kind, patch, want) in [
+        (
+            "merge-patch",
+            r#"{"data":{"a":1}"#,
+            "error decoding patch: unexpected end of JSON input",
+        ),
+        (
+            "strategic-merge-patch",
+            r#"{"data":{"a":1}}"#,
+            r#" "" is invalid: patch: Invalid value: "map[data:map[a:1]]": cannot convert int64 to string"#,
+        ),
+        (
+            "strategic-merge-patch",
+            r#"{"data":"a"}"#,
+            r#" "" is invalid: patch: Invalid value: "map[data:a]": cannot restore map from string"#,
+        ),
+    ] {
+        let kind = format!("application/{kind}+json");
+        let headers = [("content-type", kind.as_str())];
+        let refused = cluster
+            .send(Method::PATCH, &path, &headers, patch.to_owned().into())
+            .await;
+        assert_eq!(refused.message(), want, "{patch}");
+    }
+    // A patch is JSON, whatever else objects may be.
+    let yaml = [("content-type", "application/merge-patch+json")];
+    let refused = cluster
+        .send(Method::PATCH, &path, &yaml, "data: {a: c}".to_owned().into())
+        .await;
+    assert_eq!(refused.code, 400, "{}", refused.message());
+    let listed = cluster.get(&format!("{CONFIG_MAPS}?timeoutSeconds=soon")).await;
+    assert_eq!(
+        (listed.code, listed.message().as_str()),
+        (400, "strconv.ParseInt: parsing \"soon\": invalid syntax")
+    );
     let unknown = send("application/json", r#"{"metadata":{"name":"u"},"dota":{}}"#).await;
     assert_eq!(unknown.code, 201);
     assert!(

@@ -78,7 +78,7 @@ fn items(value: Value) -> Result<Vec<Value>, String> {
 
 fn pod(value: Value, origin: Origin<'_>, node: &str) -> Result<Pod, String> {
     let said = |status: api::Status| status.message().to_owned();
-    let (mut pod, _) = decode::value_as::<Pod>(value, FieldValidation::Ignore).map_err(said)?;
+    let (mut pod, _) = decode::value_as::<Pod>(value, FieldValidation::Ignore, decode::Origin::Whole).map_err(said)?;
     let resource = Catalogue::builtin()
         .find("", "v1", "pods")
         .ok_or_else(|| "pods are not served".to_owned())?;

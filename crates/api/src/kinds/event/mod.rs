@@ -182,8 +182,13 @@ impl TypedStrategy for NewEvents {
         Ok((convert::to_core(event), warnings))
     }
 
-    fn decode_value(&self, value: Value, validation: FieldValidation) -> Result<(Event, Vec<String>), Status> {
-        let (event, warnings) = decode::value_as::<NewEvent>(value, validation)?;
+    fn decode_value(
+        &self,
+        value: Value,
+        validation: FieldValidation,
+        origin: decode::Origin<'_>,
+    ) -> Result<(Event, Vec<String>), Status> {
+        let (event, warnings) = decode::value_as::<NewEvent>(value, validation, origin)?;
         Ok((convert::to_core(event), warnings))
     }
 
