@@ -29,6 +29,12 @@ pub(crate) async fn update(call: &Call<'_>, body: Body) -> Outcome {
     .await;
     match updated {
         Err(error) if error.code() == 404 && strategy.allow_create_on_update() && call.subresource.is_none() => {
+            if let Some(uid) = object.metadata().uid.as_deref().filter(|uid| !uid.is_empty()) {
+                return Err(call.conflict(&format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: "
+                )));
+            }
+            object.metadata_mut().resource_version = None;
             store_new(call, object, warnings, dry_run).await
         }
         other => other,

@@ -413,3 +413,25 @@ async fn services_have_addresses_of_their_own() {
     let port = node_port["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
     assert!((30000..=32767).contains(&port));
 }
+
+#[tokio::test]
+async fn an_update_makes_what_is_not_there_but_not_what_is_no_more() {
+    let cluster = Cluster::new().await;
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/beat";
+    let lease = json!({"metadata": {"name": "beat", "resourceVersion": "5"}, "spec": {"holderIdentity": "me"}});
+    let made = cluster.put(path, &lease).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let held = made.json();
+    assert_eq!(cluster.delete(path, &json!({})).await.code, 200);
+    let refused = cluster.put(path, &held).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (
+            409,
+            format!(
+                "Operation cannot be fulfilled on leases.coordination.k8s.io \"beat\": Precondition failed: UID in precondition: {}, UID in object meta: ",
+                held["metadata"]["uid"].as_str().unwrap()
+            )
+        )
+    );
+}
