@@ -502,6 +502,8 @@ fn a_pod_that_fits_nowhere_says_why() {
         events.contains("0/1 nodes are available: 1 Insufficient cpu."),
         "{events}"
     );
+    a_node_is_drained_and_comes_back(&cluster);
+
     cluster.create(
         "{apiVersion: v1, kind: Pod, metadata: {name: picky}, spec: {nodeSelector: {disk: fast}, containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
     );
@@ -513,7 +515,6 @@ fn a_pod_that_fits_nowhere_says_why() {
     });
     cluster.kubectl(&["label", "node", "node", "disk=fast"]).ok();
     cluster.wait_ready("picky");
-    a_node_is_drained_and_comes_back(&cluster);
 
     cluster.create(
         "{apiVersion: v1, kind: Pod, metadata: {name: first}, spec: {nodeName: node, nodeSelector: {disk: fast}, containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h], ports: [{containerPort: 80, hostPort: 8099}]}]}}",
@@ -579,11 +580,15 @@ fn a_pod_that_fits_nowhere_says_why() {
     }
 }
 
-/// `kubectl drain` empties the node of the pod `picky`, and nothing comes to it before `kubectl uncordon`.
+/// `kubectl drain` empties the node, and nothing comes to it before `kubectl uncordon`.
 fn a_node_is_drained_and_comes_back(cluster: &Cluster) {
+    cluster.create(
+        "{apiVersion: v1, kind: Pod, metadata: {name: moved}, spec: {containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
+    );
+    cluster.wait_ready("moved");
     let refused = cluster.kubectl(&["drain", "node"]).fails();
     assert!(
-        refused.contains("cannot delete Pods that declare no controller (use --force to override): default/picky"),
+        refused.contains("cannot delete Pods that declare no controller (use --force to override): default/moved"),
         "{refused}"
     );
     cluster.until_event("node", "Node node status is now: NodeNotSchedulable");
@@ -592,9 +597,9 @@ fn a_node_is_drained_and_comes_back(cluster: &Cluster) {
     let drained = cluster
         .kubectl(&["drain", "node", "--force", "--grace-period=1", "--timeout=60s"])
         .ok();
-    assert!(drained.ends_with("pod/picky evicted\nnode/node drained\n"), "{drained}");
-    let gone = cluster.kubectl(&["get", "pod", "picky"]).fails();
-    assert_eq!(gone, "Error from server (NotFound): pods \"picky\" not found\n");
+    assert!(drained.ends_with("pod/moved evicted\nnode/node drained\n"), "{drained}");
+    let gone = cluster.kubectl(&["get", "pod", "moved"]).fails();
+    assert_eq!(gone, "Error from server (NotFound): pods \"moved\" not found\n");
 
     cluster.create(
         "{apiVersion: v1, kind: Pod, metadata: {name: late}, spec: {containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
