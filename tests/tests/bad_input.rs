@@ -503,6 +503,7 @@ fn a_pod_that_fits_nowhere_says_why() {
         "{events}"
     );
     a_node_is_drained_and_comes_back(&cluster);
+    a_deleted_node_comes_back(&cluster);
 
     cluster.create(
         "{apiVersion: v1, kind: Pod, metadata: {name: picky}, spec: {nodeSelector: {disk: fast}, containers: [{name: main, image: 'localhost/busybox:1', command: [sleep, 12h]}]}}",
@@ -612,4 +613,30 @@ fn a_node_is_drained_and_comes_back(cluster: &Cluster) {
     cluster.kubectl(&["uncordon", "node"]).ok();
     cluster.wait_ready("late");
     cluster.until_event("node", "Node node status is now: NodeSchedulable");
+}
+
+/// Who deletes the node gets it back, its Lease too, and its pods go on.
+fn a_deleted_node_comes_back(cluster: &Cluster) {
+    let of_node = |field: &str| {
+        let path = format!("jsonpath={field}");
+        cluster.kubectl(&["get", "nodes", "-o", &path]).ok()
+    };
+    let before = of_node("{.items[*].metadata.uid}");
+    cluster.kubectl(&["delete", "node", "node"]).ok();
+    let uid = eventually("another node is ready", || {
+        let ready = of_node("{.items[*].metadata.uid} {.items[*].status.conditions[?(@.type=='Ready')].status}");
+        let (uid, status) = ready.split_once(' ')?;
+        (uid != before && status == "True").then(|| uid.to_owned())
+    });
+    eventually("its Lease is renewed", || {
+        let path = "jsonpath={.items[?(@.metadata.name=='node')].metadata.ownerReferences[0].uid}";
+        let owner = cluster
+            .kubectl(&["get", "leases", "-n", "kube-node-lease", "-o", path])
+            .ok();
+        (owner == uid).then_some(())
+    });
+    assert_eq!(
+        cluster.field("late", "{.status.phase} {.status.containerStatuses[0].restartCount}"),
+        "Running 0"
+    );
 }

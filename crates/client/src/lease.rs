@@ -61,7 +61,11 @@ where
     };
     let now = Timestamp::now();
     match known {
-        Some(lease) => {
+        Some(mut lease) => {
+            // One that was made while the owner was not there gets it later.
+            if lease.metadata.owner_references.is_none() {
+                lease.metadata.owner_references = owner().await.map(|owner| vec![owner]);
+            }
             let renewed = renewed(heartbeat, lease, now);
             match api.replace(&heartbeat.name, &PostParams::default(), &renewed).await {
                 // Somebody else wrote it, or deleted it: the next beat looks first. This one must still be seen.

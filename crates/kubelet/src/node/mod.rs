@@ -88,7 +88,7 @@ impl Node {
     pub async fn run(mut self) {
         self.tell(Normal, "Starting", "Starting kubelet.");
         self.ask_version().await;
-        let uid = self.register().await;
+        self.register().await;
         let heartbeat = Heartbeat {
             namespace: LEASES.into(),
             name: self.config.node_name.clone(),
@@ -96,17 +96,21 @@ impl Node {
             duration: LEASE_DURATION,
             every: LEASE_EVERY,
         };
-        let owner = OwnerReference {
+        let beat = lease::keep(self.client.clone(), heartbeat, || self.owner());
+        tokio::join!(beat, self.keep_status());
+    }
+
+    /// The Node object as it is now, as the owner of the Lease: another one than before when somebody deleted that.
+    async fn owner(&self) -> Option<OwnerReference> {
+        let api = Api::<core::Node>::all(self.client.clone());
+        let node = api.get_opt(&self.config.node_name).await.ok().flatten()?;
+        Some(OwnerReference {
             api_version: "v1".into(),
             kind: "Node".into(),
             name: self.config.node_name.clone(),
-            uid,
+            uid: node.metadata.uid?,
             ..Default::default()
-        };
-        let beat = lease::keep(self.client.clone(), heartbeat, || {
-            std::future::ready(Some(owner.clone()))
-        });
-        tokio::join!(beat, self.keep_status());
+        })
     }
 
     fn tell(&self, kind: EventType, reason: &str, message: impl Into<String>) {
@@ -130,11 +134,11 @@ impl Node {
         }
     }
 
-    /// The uid of the Node object, made or found.
-    async fn register(&self) -> String {
+    /// Makes the Node object, or finds it.
+    async fn register(&self) {
         loop {
             match self.try_register().await {
-                Ok(node) => return node.metadata.uid.unwrap_or_default(),
+                Ok(_) => return,
                 Err(error) => {
                     warn!(%error, "the node is not registered yet");
                     tokio::time::sleep(PAUSE).await;
@@ -174,11 +178,16 @@ impl Node {
         let mut state = self.state.clone();
         loop {
             let node = informer.get(None, &self.config.node_name);
+            if node.is_none() {
+                // Somebody deleted it: a new one has to say everything.
+                reported = None;
+            }
             let wanted = node
                 .as_ref()
                 .and_then(|node| node.spec.as_ref()?.pod_cidr.clone())
                 .unwrap_or_default();
-            if wanted != pod_cidr && self.set_pod_cidr(&wanted).await {
+            // A node that was deleted, and one that has no range yet, keeps what its pods have.
+            if !wanted.is_empty() && wanted != pod_cidr && self.set_pod_cidr(&wanted).await {
                 pod_cidr = wanted;
             }
             let cordoned = node
@@ -262,7 +271,7 @@ impl Node {
             Ok(_) => true,
             Err(client::kube::Error::Api(refusal)) if refusal.code == 404 => {
                 // Somebody deleted the node while its kubelet runs.
-                drop(self.register().await);
+                self.register().await;
                 false
             }
             Err(error) => {
