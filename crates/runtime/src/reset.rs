@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cri::v1::{ContainerMetadata, PodSandboxMetadata};
+use cri::v1::{ContainerMetadata, PodSandboxConfig, PodSandboxMetadata};
 use serde::Serialize;
 
 use crate::config::{Config, Layout};
@@ -80,6 +80,14 @@ fn name(container: &str, pod: &PodSandboxMetadata, attempt: u32) -> String {
     format!("k8s_{container}_{}_{}_{}_{attempt}", pod.name, pod.namespace, pod.uid)
 }
 
+/// The directory of a pod's logs, if it is the pod's alone by its name, as kubelets choose it: another client may have named any directory.
+fn own_logs(pod: &PodSandboxConfig) -> Option<&Path> {
+    let metadata = pod.metadata.as_ref()?;
+    let own = format!("{}_{}_{}", metadata.namespace, metadata.name, metadata.uid);
+    let directory = Path::new(&pod.log_directory);
+    (directory.file_name()? == own.as_str()).then_some(directory)
+}
+
 /// Ends every pod and takes away all that the runtime has put on the machine: processes, mounts, cgroups and
 /// directories, the pods' logs too. Images stay. Networks are for their owner to take away.
 pub async fn reset(config: &Config) -> Result<(), OpenError> {
@@ -100,8 +108,8 @@ pub async fn reset(config: &Config) -> Result<(), OpenError> {
         let Ok(pod) = record::load::<SandboxRecord>(&dir.join("sandbox.json")) else {
             continue;
         };
-        if !pod.config.0.log_directory.is_empty() {
-            remove(Path::new(&pod.config.0.log_directory));
+        if let Some(logs) = own_logs(&pod.config.0) {
+            remove(logs);
         }
         let own = cgroups
             .iter()
@@ -154,5 +162,35 @@ mod tests {
         };
         assert_eq!(name("POD", &pod, 0), "k8s_POD_web_default_u-1_0");
         assert_eq!(name("nginx", &pod, 2), "k8s_nginx_web_default_u-1_2");
+    }
+
+    #[test]
+    fn only_a_pods_own_logs_are_taken() {
+        let metadata = Some(PodSandboxMetadata {
+            name: "web".into(),
+            namespace: "default".into(),
+            uid: "u-1".into(),
+            attempt: 0,
+        });
+        for (log_directory, own) in [
+            ("/var/log/pods/default_web_u-1", true),
+            ("/elsewhere/default_web_u-1/", true),
+            ("/var/log/pods/default_web_u-2", false),
+            ("/var/log/pods/default_web_u-1/..", false),
+            ("/tmp", false),
+            ("/", false),
+            ("", false),
+        ] {
+            let pod = PodSandboxConfig {
+                metadata: metadata.clone(),
+                log_directory: log_directory.into(),
+                ..Default::default()
+            };
+            assert_eq!(
+                own_logs(&pod),
+                own.then_some(Path::new(log_directory)),
+                "{log_directory}"
+            );
+        }
     }
 }
