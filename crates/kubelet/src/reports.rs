@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use crate::configuration::KubeletConfiguration;
 use crate::cri_config::resources;
 use crate::node;
 use crate::pods::observed::State;
@@ -36,8 +37,8 @@ pub struct Reports {
 
 #[async_trait]
 impl NodeReports for Reports {
-    fn configuration(&self) -> Value {
-        serde_json::to_value(&self.context.config.configuration).unwrap_or_default()
+    fn configuration(&self) -> &KubeletConfiguration {
+        &self.context.config.configuration
     }
 
     fn running_pods(&self) -> Vec<Pod> {

@@ -40,19 +40,15 @@ impl Worker {
     async fn misplaced(&self) -> Option<Refusal> {
         let name = &self.context.config.node_name;
         let known = self.context.node.get(None, name);
-        if let Some(node) = &known {
-            // None is what almost always comes of it.
-            admission::misplaced(&self.pod, node)?;
-        }
+        let seen = known.as_deref().unwrap_or(&self.context.registers);
+        let refusal = admission::misplaced(&self.pod, seen)?;
         // What is known may be behind what the pod was bound for. A static pod waits for no API server.
-        let asked = match api::pod::is_static(&self.pod) {
-            true => None,
-            false => Api::<Node>::all(self.context.client.clone()).get(name).await.ok(),
-        };
-        match (asked, known) {
-            (Some(node), _) => admission::misplaced(&self.pod, &node),
-            (None, Some(node)) => admission::misplaced(&self.pod, &node),
-            (None, None) => admission::misplaced(&self.pod, &self.context.registers),
+        if api::pod::is_static(&self.pod) {
+            return Some(refusal);
+        }
+        match Api::<Node>::all(self.context.client.clone()).get(name).await {
+            Ok(node) => admission::misplaced(&self.pod, &node),
+            Err(_) => Some(refusal),
         }
     }
 }

@@ -25,6 +25,8 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::configuration::KubeletConfiguration;
+
 pub use access::Access;
 pub use listen::{Server, ServerConfig, ServerError};
 
@@ -63,7 +65,7 @@ pub enum Report {
 #[async_trait]
 pub trait NodeReports: Send + Sync + 'static {
     /// The KubeletConfiguration in force.
-    fn configuration(&self) -> serde_json::Value;
+    fn configuration(&self) -> &KubeletConfiguration;
 
     /// The pods that the runtime runs, with no more than what it knows of them.
     fn running_pods(&self) -> Vec<Pod>;

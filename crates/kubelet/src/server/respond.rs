@@ -85,7 +85,7 @@ impl Node {
                 Ok(text) => with_type(text, prometheus::CONTENT_TYPE),
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error),
             },
-            Route::NodeLogs(_) if self.reports.configuration()["enableSystemLogHandler"] == false => {
+            Route::NodeLogs(_) if !self.reports.configuration().enable_system_log_handler => {
                 plain(StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.\n")
             }
             Route::NodeLogs(path) => node_logs::respond(Path::new(node_logs::DIRECTORY), &path).await,

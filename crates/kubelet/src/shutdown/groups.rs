@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
+use api::pod::SYSTEM_CRITICAL_PRIORITY;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::configuration::KubeletConfiguration;
 use crate::pods::pod::PodExt;
-
-/// From here on a pod is critical.
-const CRITICAL: i32 = 2_000_000_000;
 
 /// Pods from a priority on, up to the next group's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +38,7 @@ pub fn configured(configuration: &KubeletConfiguration) -> Vec<Group> {
                 grace: all.saturating_sub(critical),
             };
             let critical = Group {
-                priority: CRITICAL,
+                priority: SYSTEM_CRITICAL_PRIORITY,
                 grace: critical,
             };
             if all.is_zero() {
@@ -81,7 +79,7 @@ mod tests {
         assert_eq!(seconds(groups("")), []);
         assert_eq!(
             seconds(groups("shutdownGracePeriod: 30s\nshutdownGracePeriodCriticalPods: 10s")),
-            [(0, 20), (CRITICAL, 10)]
+            [(0, 20), (SYSTEM_CRITICAL_PRIORITY, 10)]
         );
         let listed = "shutdownGracePeriodByPodPriority: [{priority: 100, shutdownGracePeriodSeconds: 5}, {priority: 0, shutdownGracePeriodSeconds: 9}]";
         assert_eq!(seconds(groups(listed)), [(0, 9), (100, 5)]);

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use zbus::Connection;
 use zbus::zvariant::OwnedFd;
 
 /// Where logind is told to wait longer than it would.
 const OVERRIDE: &str = "/etc/systemd/logind.conf.d/99-kubelet.conf";
-const SIGHUP: i32 = 1;
 /// So long logind may take to read its configuration.
 const RELOAD: Duration = Duration::from_secs(10);
 
@@ -63,7 +63,7 @@ pub(super) async fn allow_delay(
             "/org/freedesktop/systemd1",
             Some("org.freedesktop.systemd1.Manager"),
             "KillUnit",
-            &("systemd-logind.service", "all", SIGHUP),
+            &("systemd-logind.service", "all", Signal::SIGHUP as i32),
         )
         .await
         .map_err(|error| format!("have systemd-logind read {OVERRIDE}: {error}"))?;

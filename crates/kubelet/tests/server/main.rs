@@ -81,12 +81,9 @@ fn the_configuration_says_who_is_known_and_who_decides() {
 fn what_the_node_tells_of_itself() {
     in_own_network(async || {
         let node = TestNode::start().await;
+        let configuration = serde_json::json!({"kubeletconfig": KubeletConfiguration::default()}).to_string();
         for (path, status, text) in [
-            (
-                "/configz",
-                StatusCode::OK,
-                r#"{"kubeletconfig":{"kind":"KubeletConfiguration"}}"#,
-            ),
+            ("/configz", StatusCode::OK, configuration.as_str()),
             ("/stats/summary", StatusCode::OK, r#"{"node":{},"shallow":false}"#),
             (
                 "/stats/summary?only_cpu_and_memory=true",

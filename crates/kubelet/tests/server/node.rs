@@ -143,7 +143,7 @@ impl TestNode {
             pod: Arc::new(pod()),
             ended: ended.clone(),
         };
-        let server = Server::new(config, Arc::new(runtime), Arc::new(pods), Arc::new(Reports)).unwrap();
+        let server = Server::new(config, Arc::new(runtime), Arc::new(pods), Arc::new(Reports::default())).unwrap();
         tokio::spawn(server.serve(listener, CancellationToken::new()));
         TestNode {
             address,
@@ -262,12 +262,13 @@ fn reviewer() -> client::Client {
 }
 
 /// A node that has little to tell.
-struct Reports;
+#[derive(Default)]
+struct Reports(KubeletConfiguration);
 
 #[async_trait]
 impl NodeReports for Reports {
-    fn configuration(&self) -> serde_json::Value {
-        serde_json::json!({"kind": "KubeletConfiguration"})
+    fn configuration(&self) -> &KubeletConfiguration {
+        &self.0
     }
 
     fn running_pods(&self) -> Vec<Pod> {
