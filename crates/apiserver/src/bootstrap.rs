@@ -1,7 +1,7 @@
 //! What every cluster has from its first moment: the system's namespaces with their accounts, priority classes, and the
 //! `kubernetes` Service with its endpoint, and the Service of the DNS server.
 
-use api::Status;
+use api::{Status, kinds::priority_class};
 use http::{Method, Request, Response, header};
 use serde_json::{Value, json};
 
@@ -25,22 +25,8 @@ pub(crate) async fn run(server: &ApiServer) -> Result<(), StartError> {
         let accounts = format!("/api/v1/namespaces/{name}/serviceaccounts");
         bootstrap.create(&accounts, &account).await?;
     }
-    for (name, value, description) in [
-        (
-            "system-cluster-critical",
-            2_000_000_000,
-            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-        ),
-        (
-            "system-node-critical",
-            2_000_001_000,
-            "Used for system critical pods that must not be moved from their current node.",
-        ),
-    ] {
-        let class = json!({
-            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
-        });
+    for class in priority_class::system() {
+        let class = json!(class);
         bootstrap
             .create("/apis/scheduling.k8s.io/v1/priorityclasses", &class)
             .await?;

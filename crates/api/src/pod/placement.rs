@@ -10,17 +10,18 @@ type Labels = BTreeMap<String, String>;
 
 /// Whether a toleration is for a taint.
 fn covers(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (effect, key, operator) = (
-        text(&toleration.effect),
-        text(&toleration.key),
-        text(&toleration.operator),
-    );
+    let [effect, key, operator, value] = [
+        &toleration.effect,
+        &toleration.key,
+        &toleration.operator,
+        &toleration.value,
+    ]
+    .map(|field| field.as_deref().unwrap_or_default());
     (effect.is_empty() || effect == taint.effect)
         && (key.is_empty() || key == taint.key)
-        && match operator.as_str() {
+        && match operator {
             "Exists" => true,
-            "" | "Equal" => !key.is_empty() && text(&toleration.value) == text(&taint.value),
+            "" | "Equal" => !key.is_empty() && value == taint.value.as_deref().unwrap_or_default(),
             _ => false,
         }
 }
