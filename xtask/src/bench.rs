@@ -21,12 +21,17 @@ pub struct Options {
 
 /// Runs the measurements in release builds.
 pub fn main(options: &Options) -> Result<()> {
+    // What is wrong with it is to be said before the long build.
+    let kubeconfig = options
+        .kubeconfig
+        .as_ref()
+        .map(|kubeconfig| fs::canonicalize(kubeconfig).with_context(|| format!("--kubeconfig {kubeconfig}")));
+    let kubeconfig = kubeconfig.transpose()?;
     let podium = build::release()?;
     let mut bench = command(podium.with_file_name("benches"));
-    match &options.kubeconfig {
+    match kubeconfig {
         // Another cluster brings its own program and images.
         Some(kubeconfig) => {
-            let kubeconfig = fs::canonicalize(kubeconfig).with_context(|| format!("--kubeconfig {kubeconfig}"))?;
             bench.arg("--kubeconfig").arg(kubeconfig);
         }
         None => {
