@@ -143,6 +143,8 @@ fn the_cri_socket_answers_what_crictl_asks() {
 fn containerd_runs_the_pod_of_two_containers() {
     let dir = tempfile::tempdir().expect("a directory");
     let socket = Containerd::socket(dir.path());
+    // Declared before the cluster to be dropped after it: a server that still runs would make its pods again.
+    let containerd;
     let mut cluster = Cluster::prepare(Options {
         flags: vec![format!("--container-runtime-endpoint={}", socket.display())],
         ..Options::default()
@@ -150,7 +152,7 @@ fn containerd_runs_the_pod_of_two_containers() {
     let pause = variant(dir.path(), "busybox", "localhost/pause:1", |config| {
         config["Cmd"] = serde_json::json!(["sleep", "2147483647"]);
     });
-    let containerd = Containerd::start(&cluster.netns, dir.path(), "localhost/pause:1", "10.244.0.0/24");
+    containerd = Containerd::start(&cluster.netns, dir.path(), "localhost/pause:1", "10.244.0.0/24");
     for archive in [pause, image("nginx"), image("busybox")] {
         containerd.import(&archive);
     }
