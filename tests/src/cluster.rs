@@ -33,6 +33,8 @@ pub struct Options {
     pub env: Vec<(&'static str, String)>,
     /// What the server logs, where that is not the usual.
     pub log: Option<&'static str>,
+    /// Fields of the kubelet's configuration, as YAML. `None`: there is no such file.
+    pub kubelet: Option<&'static str>,
 }
 
 impl Cluster {
@@ -65,13 +67,23 @@ impl Cluster {
             fs::copy(image(name), images.join(format!("{name}.tar")))
                 .unwrap_or_else(|error| panic!("image {name}: {error}"));
         }
-        Self {
+        let cluster = Self {
             netns,
             outside,
             dir,
             server: None,
             options,
+        };
+        if let Some(fields) = cluster.options.kubelet {
+            cluster.configure_kubelet(fields);
         }
+        cluster
+    }
+
+    /// Changes the kubelet's configuration, for the next start of a server that has one.
+    pub fn configure_kubelet(&self, fields: &str) {
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        fs::write(self.kubelet_config(), format!("{head}{fields}\n")).expect("the kubelet's configuration");
     }
 
     /// Starts the server and waits until its node is Ready.
@@ -118,6 +130,9 @@ impl Cluster {
             .arg("--pod-logs-dir")
             .arg(self.pod_logs_dir())
             .args(&self.options.flags);
+        if self.options.kubelet.is_some() {
+            command.arg("--kubelet-config").arg(self.kubelet_config());
+        }
         command.envs(self.options.env.iter().cloned());
         command.env("NO_COLOR", "1").env_remove("RUST_LOG");
         let log = std::env::var("PODIUM_TEST_LOG").ok();
@@ -252,6 +267,10 @@ impl Cluster {
     /// The namespace at the other end of the node's uplink.
     pub fn outside(&self) -> &Netns {
         &self.outside
+    }
+
+    fn kubelet_config(&self) -> PathBuf {
+        self.dir.path().join("kubelet.yaml")
     }
 
     /// The administrator's kubeconfig.

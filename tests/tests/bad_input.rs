@@ -393,7 +393,11 @@ fn archives_that_are_no_images_hold_up_nothing() {
 
 #[test]
 fn a_full_disk_is_told_and_nothing_is_half_done() {
-    let mut cluster = Cluster::prepare(Options::default());
+    let mut cluster = Cluster::prepare(Options {
+        // Where the kubelet happens to look while the disk is full, the node takes no pod for five minutes.
+        kubelet: Some("evictionHard: {}"),
+        ..Options::default()
+    });
     let disk = Mount::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"], cluster.data_dir());
     let filler = disk.0.join("filler");
     let fill = || {

@@ -6,9 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 use tests::{Cluster, NODE_IP, Options, Output, eventually, run};
 
-const CONFIGURATION: &str = "apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-containerLogMaxSize: 100Ki
+const CONFIGURATION: &str = "containerLogMaxSize: 100Ki
 containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s
 ";
@@ -37,10 +35,10 @@ spec:
   - {name: c, image: 'localhost/busybox:1', command: [sh, -c, 'i=0; while :; do i=$((i+1)); echo $i; head -c 150000 /dev/zero | tr \"\\0\" x; echo; sleep 1; done']}
 ";
 
-fn cluster(configuration: &std::path::Path) -> Cluster {
+fn cluster() -> Cluster {
     Cluster::with(Options {
         images: &["busybox"],
-        flags: vec!["--kubelet-config".into(), configuration.display().to_string()],
+        kubelet: Some(CONFIGURATION),
         ..Options::default()
     })
 }
@@ -66,10 +64,7 @@ fn ask(cluster: &Cluster, path: &str, arguments: &[&str]) -> (String, String) {
 
 #[test]
 fn the_port_tells_of_the_node_to_those_who_may_ask() {
-    let scratch = tempfile::tempdir().expect("a directory");
-    let file = scratch.path().join("kubelet.yaml");
-    fs::write(&file, CONFIGURATION).expect("the kubelet's configuration");
-    let mut cluster = cluster(&file);
+    let mut cluster = cluster();
     cluster.create(PODS);
     cluster.wait_ready("busy");
     cluster.wait_ready("loud");
@@ -275,7 +270,7 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
     // Strangers are told what they may not, where they are let in.
     cluster.kill_server();
     let strangers = "authentication: {anonymous: {enabled: true}}\nenableSystemLogHandler: false\n";
-    fs::write(&file, format!("{CONFIGURATION}{strangers}")).expect("the kubelet's configuration");
+    cluster.configure_kubelet(&format!("{CONFIGURATION}{strangers}"));
     cluster.start_server();
     for (path, subresources) in [
         ("/pods", "pods proxy"),
@@ -297,11 +292,8 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
 
 #[test]
 fn a_kubelet_configuration_that_is_wrong_is_refused() {
-    let scratch = tempfile::tempdir().expect("a directory");
-    let file = scratch.path().join("kubelet.yaml");
-    let flags = vec!["--kubelet-config".into(), file.display().to_string()];
     let cluster = Cluster::prepare(Options {
-        flags,
+        kubelet: Some(""),
         ..Options::default()
     });
     for (field, said) in [
@@ -315,8 +307,7 @@ fn a_kubelet_configuration_that_is_wrong_is_refused() {
             "imageGCLowThresholdPercent (--image-gc-low-threshold) 90 must be less than",
         ),
     ] {
-        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-        fs::write(&file, format!("{head}{field}\n")).expect("the kubelet's configuration");
+        cluster.configure_kubelet(field);
         let refused = run(&mut cluster.server_command(), "").fails();
         assert!(refused.contains("kubelet.yaml") && refused.contains(said), "{refused}");
     }

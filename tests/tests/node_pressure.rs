@@ -6,37 +6,10 @@ use std::process::Command;
 
 use tests::{Cluster, Options, Registry, eventually, image, run};
 
-/// The kubelet's configuration, which a test changes between two starts of the server.
-struct Configuration {
-    file: PathBuf,
-    _scratch: tempfile::TempDir,
-}
-
-impl Configuration {
-    fn new(fields: &str) -> Self {
-        let scratch = tempfile::tempdir().expect("a directory");
-        let configuration = Self {
-            file: scratch.path().join("kubelet.yaml"),
-            _scratch: scratch,
-        };
-        configuration.set(fields);
-        configuration
-    }
-
-    fn set(&self, fields: &str) {
-        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-        fs::write(&self.file, format!("{head}{fields}\n")).expect("the kubelet's configuration");
-    }
-
-    fn flags(&self) -> Vec<String> {
-        vec!["--kubelet-config".into(), self.file.display().to_string()]
-    }
-}
-
 /// The server starts anew with another configuration; pods do not notice.
-fn restart(cluster: &mut Cluster, configuration: &Configuration, fields: &str) {
+fn restart(cluster: &mut Cluster, fields: &str) {
     cluster.kill_server();
-    configuration.set(fields);
+    cluster.configure_kubelet(fields);
     cluster.start_server();
 }
 
@@ -103,10 +76,9 @@ impl Drop for Mounted {
 
 #[test]
 fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
-    let configuration = Configuration::new("evictionHard: {nodefs.available: 40%}");
     let mut cluster = Cluster::prepare(Options {
         images: &["busybox"],
-        flags: configuration.flags(),
+        kubelet: Some("evictionHard: {nodefs.available: 40%}"),
         ..Options::default()
     });
     // The node's disk is a small one, that this machine's stays empty.
@@ -180,7 +152,7 @@ fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
 
     // No pressure, and a disk that is too full for unused images: pinned ones and those in use stay.
     let fields = "evictionHard: {nodefs.available: 40%}\nimageGCHighThresholdPercent: 1\nimageGCLowThresholdPercent: 0\nimageMinimumGCAge: 0s";
-    restart(&mut cluster, &configuration, fields);
+    restart(&mut cluster, fields);
     until_condition(&cluster, "DiskPressure", "False KubeletHasNoDiskPressure");
     until_taints(&cluster, "");
     cluster.wait_ready("waits");
@@ -202,12 +174,10 @@ fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
 #[test]
 fn short_memory_takes_pods_in_their_order() {
     let manifests = tempfile::tempdir().expect("a directory");
-    let configuration = Configuration::new("evictionHard: {}");
-    let mut flags = configuration.flags();
-    flags.extend(["--pod-manifest-path".to_owned(), manifests.path().display().to_string()]);
     let mut cluster = Cluster::with(Options {
         images: &["busybox"],
-        flags,
+        flags: vec!["--pod-manifest-path".into(), manifests.path().display().to_string()],
+        kubelet: Some("evictionHard: {}"),
         ..Options::default()
     });
     let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: static}\nspec:\n  containers:\n  - {name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}\n";
@@ -237,7 +207,7 @@ fn short_memory_takes_pods_in_their_order() {
     }
 
     // More than any machine has: every look takes one pod, until there is none that may go.
-    restart(&mut cluster, &configuration, "evictionHard: {memory.available: 900Gi}");
+    restart(&mut cluster, "evictionHard: {memory.available: 900Gi}");
     for name in ["above-low", "above-high", "within"] {
         cluster.until(name, FAILED, "Failed Evicted");
     }
@@ -274,7 +244,7 @@ fn short_memory_takes_pods_in_their_order() {
     }
 
     // A soft threshold waits, and gives the pod time to end.
-    restart(&mut cluster, &configuration, "evictionHard: {}");
+    restart(&mut cluster, "evictionHard: {}");
     until_condition(&cluster, "MemoryPressure", "False KubeletHasSufficientMemory");
     until_taints(&cluster, "");
     let last = "trap \"sleep 4; exit 0\" TERM; while :; do sleep 0.1; done";
@@ -285,7 +255,6 @@ fn short_memory_takes_pods_in_their_order() {
     cluster.wait_ready("soft");
     restart(
         &mut cluster,
-        &configuration,
         "evictionHard: {}\nevictionSoft: {memory.available: 900Gi}\nevictionSoftGracePeriod: {memory.available: 2s}\nevictionMaxPodGracePeriod: 20",
     );
     cluster.until("soft", FAILED, "Failed Evicted");
@@ -294,7 +263,7 @@ fn short_memory_takes_pods_in_their_order() {
     assert_eq!(cluster.field("soft", code), "0");
 
     // Process numbers are no pod's fault here, but the node says so.
-    restart(&mut cluster, &configuration, "evictionHard: {pid.available: 99.99%}");
+    restart(&mut cluster, "evictionHard: {pid.available: 99.99%}");
     until_condition(&cluster, "PIDPressure", "True KubeletHasInsufficientPID");
     until_condition(&cluster, "MemoryPressure", "False KubeletHasSufficientMemory");
     until_taints(&cluster, "node.kubernetes.io/pid-pressure");

@@ -174,13 +174,9 @@ fn pods_end_before_the_machine_does() {
         });
         sent.expect("the news is sent");
     };
-    let file = scratch.path().join("kubelet.yaml");
-    let fields = "shutdownGracePeriod: 30s\nshutdownGracePeriodCriticalPods: 15s\n";
-    let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-    fs::write(&file, format!("{head}{fields}")).expect("the kubelet's configuration");
     let mut cluster = Cluster::with(Options {
         images: &["busybox"],
-        flags: vec!["--kubelet-config".into(), file.display().to_string()],
+        kubelet: Some("shutdownGracePeriod: 30s\nshutdownGracePeriodCriticalPods: 15s"),
         env: vec![("DBUS_SYSTEM_BUS_ADDRESS", bus.address.clone())],
         ..Options::default()
     });
