@@ -692,6 +692,25 @@ fn pods_have_a_token_of_their_account_while_they_live() {
     );
     assert_eq!(user["extra"]["authentication.kubernetes.io/node-name"], json!(["node"]));
 
+    // The administrator sees what somebody else would.
+    let acting = |who: &str, args: &[&str]| cluster.kubectl(&[&["--as", who][..], args].concat());
+    let default = acting(
+        "system:serviceaccount:default:default",
+        &["auth", "whoami", "-o", "json"],
+    )
+    .ok();
+    let default: Value = serde_json::from_str(&default).expect("JSON");
+    let expected = json!({
+        "username": "system:serviceaccount:default:default",
+        "groups": ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"],
+    });
+    assert_eq!(default["status"]["userInfo"], expected);
+    let refused = acting("system:anonymous", &["get", "pods"]).fails();
+    assert_eq!(
+        refused,
+        "Error from server (Forbidden): pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"\n"
+    );
+
     cluster.kubectl(&["delete", "pod", "client"]).ok();
     let refused = as_pod(&["get", "pods"]).fails();
     assert!(refused.contains("You must be logged in to the server"), "{refused}");

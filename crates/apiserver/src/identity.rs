@@ -15,6 +15,8 @@ pub struct Identity {
     pub extra: Arc<BTreeMap<String, Vec<String>>>,
 }
 
+/// Who has not proved who they are.
+pub const ANONYMOUS: &str = "system:anonymous";
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 /// The group of everyone who has proved who they are.
@@ -23,6 +25,14 @@ pub const AUTHENTICATED: &str = "system:authenticated";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The group of kubelets.
 pub const NODES: &str = "system:nodes";
+
+/// The groups of every ServiceAccount of a namespace.
+pub(crate) fn service_account_groups(namespace: &str) -> [String; 2] {
+    [
+        "system:serviceaccounts".into(),
+        format!("system:serviceaccounts:{namespace}"),
+    ]
+}
 
 impl Identity {
     /// A user who has proved who they are: `system:authenticated` is added to the groups.
@@ -43,7 +53,7 @@ impl Identity {
     #[must_use]
     pub fn anonymous() -> Self {
         Self {
-            user: "system:anonymous".into(),
+            user: ANONYMOUS.into(),
             uid: "".into(),
             groups: [Arc::from(UNAUTHENTICATED)].into(),
             extra: Arc::default(),

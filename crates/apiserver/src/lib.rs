@@ -16,6 +16,7 @@ mod config;
 mod documents;
 mod event_expiry;
 mod identity;
+mod impersonation;
 mod keep;
 mod negotiate;
 mod openapi_protobuf;

@@ -1,6 +1,6 @@
 //! The walk of a request, from top to bottom:
 //!
-//! request → who → audit → may → what → (decode, default → mutate → validate → admit → store) → bytes.
+//! request → who → as whom → audit → may → what → (decode, default → mutate → validate → admit → store) → bytes.
 //!
 //! Who asks is found here for connections, and known already for clients in this process. The steps in brackets
 //! are those of writes; they stand in this order in `registry::create` and `registry::modify`.
@@ -16,7 +16,7 @@ use crate::{
     authn::{Bearer, Peer},
     authz::{Action, refusal},
     call::{Call, Outcome},
-    documents,
+    documents, impersonation,
     negotiate::{Accept, wants_pretty},
     query::Query,
     registry::{create, delete, get, list, patch, update, watch},
@@ -47,11 +47,16 @@ pub(crate) async fn identify(server: &Server, peer: &Peer, headers: &HeaderMap) 
 
 /// Answers a request of a known identity.
 pub(crate) async fn walk(server: &Arc<Server>, request: Request<Body>, identity: &Identity) -> Response<Body> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let accept = Accept::negotiate(&parts.headers, wants_pretty(&parts.headers, &query));
     // Errors are shown in the client's form, or in JSON when that is none that there is.
     let shown = accept.as_ref().copied().unwrap_or(Accept::plain());
+    let acting = match impersonation::take(&mut parts.headers, identity, &*server.authorizer) {
+        Ok(acting) => acting,
+        Err(failure) => return render::failure(&failure, shown).await,
+    };
+    let identity = acting.as_ref().unwrap_or(identity);
     let path = parts.uri.path();
     tracing::trace!(method = %parts.method, path, user = %identity.user, "request");
 

@@ -17,6 +17,7 @@ use crate::{
     answer::{Answer, Content},
     authn::service_account::{Bound, Claims, Reference},
     call::{Call, Outcome, read_object},
+    identity::service_account_groups,
     query::WriteOptions,
     registry::{current, lookup},
     server::Server,
@@ -55,11 +56,7 @@ pub(crate) async fn identify(
             return Ok(None);
         }
     }
-    let groups = [
-        "system:serviceaccounts".to_owned(),
-        format!("system:serviceaccounts:{}", bound.namespace),
-    ];
-    let mut identity = Identity::authenticated(&claims.sub, groups);
+    let mut identity = Identity::authenticated(&claims.sub, service_account_groups(&bound.namespace));
     identity.uid = bound.serviceaccount.uid.as_str().into();
     let mut extra = vec![("credential-id", format!("JTI={}", claims.jti))];
     for (kind, reference) in [("pod", &bound.pod), ("node", &bound.node)] {
