@@ -1,5 +1,5 @@
 //! The one thread that writes: it takes all writes that wait, decides them in the order they came, puts
-//! them on disk in one transaction with one fsync, shows them to readers and watches, and then answers.
+//! them on disk in one transaction with one fsync, shows them to readers, answers, and wakes the watches.
 //!
 //! While it waits for the disk the next writes gather, so the more writers there are, the more share an
 //! fsync, and a lone one never waits for others.
@@ -60,6 +60,7 @@ pub(super) fn run(mut disk: Disk, memory: &RwLock<Memory>, mut requests: mpsc::R
         {
             outcomes.push((answer, batch.decide(seen, key, expected, value)));
         }
+        let mut noted = None;
         if !batch.changes.is_empty() {
             let newest = batch.newest;
             if let Err(error) = disk.commit(batch.states(), newest, seen) {
@@ -74,16 +75,17 @@ pub(super) fn run(mut disk: Disk, memory: &RwLock<Memory>, mut requests: mpsc::R
                 tracing::info!("the store takes writes again");
                 refusing = false;
             }
-            let noted = {
-                let mut memory = memory.write();
-                memory.publish(batch.changes, Instant::now());
-                memory.cursors.take_noted()
-            };
-            noted.wake();
+            let mut memory = memory.write();
+            memory.publish(batch.changes, Instant::now());
+            noted = Some(memory.cursors.take_noted());
         }
         for (answer, outcome) in outcomes {
             // A writer that gave up waiting has its write all the same.
             let _ = answer.send(outcome);
+        }
+        // After the answers: who waits for one goes first, as a watch has more to do with a change.
+        if let Some(noted) = noted {
+            noted.wake();
         }
     }
     if let Err(error) = disk.close() {
