@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use crate::{Options, pods};
@@ -20,9 +22,13 @@ pub struct Podium {
 }
 
 impl Podium {
-    /// Moves this process into a new network namespace with an uplink that leads nowhere.
+    /// Moves this process into a new network namespace with an uplink that leads nowhere, and into a mount namespace, so that no mount is
+    /// left whenever it ends.
     pub fn prepare(options: &Options) -> Result<Self> {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).context("a network namespace; are you root?")?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("new namespaces; are you root?")?;
+        let nothing = None::<&str>;
+        mount(nothing, "/", nothing, MsFlags::MS_SLAVE | MsFlags::MS_REC, nothing)
+            .context("leave the host's mounts")?;
         for line in [
             "link set lo up",
             "link add eth0 type veth peer name peer0",
@@ -36,12 +42,25 @@ impl Podium {
             );
         }
         let dir = tempfile::Builder::new().prefix("podium-bench-").tempdir()?;
+        // As /run is.
+        let run = dir.path().join("run");
+        fs::create_dir(&run)?;
+        let tmpfs = Some("tmpfs");
+        mount(tmpfs, &run, tmpfs, MsFlags::empty(), Some("mode=755")).context("a tmpfs for the run directory")?;
         Ok(Self {
             binary: fs::canonicalize(&options.podium)?,
             images: options.images.clone(),
             dir,
             server: RefCell::default(),
         })
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run/podium")
     }
 
     /// The administrator's kubeconfig.
@@ -51,7 +70,7 @@ impl Podium {
 
     /// Starts a server on an empty data directory; gives the time until its node is Ready.
     pub async fn start_afresh(&self) -> Result<Duration> {
-        let (data, run) = (self.dir.path().join("data"), self.dir.path().join("run"));
+        let (data, run) = (self.data_dir(), self.run_dir());
         let images = data.join("images");
         fs::create_dir_all(&images)?;
         fs::copy(self.images.join("busybox.tar"), images.join("busybox.tar")).context("the busybox image")?;
@@ -106,7 +125,7 @@ impl Podium {
     pub fn import(&self, name: &str) -> Result<()> {
         let mut import = Command::new(&self.binary);
         import.args(["image", "import"]).arg(self.images.join(name));
-        import.arg("--run-dir").arg(self.dir.path().join("run"));
+        import.arg("--run-dir").arg(self.run_dir());
         ensure!(
             import.stdout(Stdio::null()).status()?.success(),
             "podium image import {name}"
@@ -127,9 +146,9 @@ impl Podium {
         reset
             .arg("reset")
             .arg("--data-dir")
-            .arg(self.dir.path().join("data"))
+            .arg(self.data_dir())
             .arg("--run-dir")
-            .arg(self.dir.path().join("run"));
+            .arg(self.run_dir());
         ensure!(reset.stdout(Stdio::null()).status()?.success(), "podium reset failed");
         Ok(())
     }
@@ -157,5 +176,7 @@ impl Drop for Podium {
         if let Err(error) = self.stop() {
             eprintln!("{error:#}");
         }
+        // What is mounted there could not be removed with the rest.
+        let _ = umount(&self.dir.path().join("run"));
     }
 }

@@ -38,9 +38,9 @@ pub struct Options {
     /// Names of the processes that make up the cluster of --kubeconfig, such as kubelet, for the rows about processor time.
     #[arg(long, value_delimiter = ',')]
     processes: Vec<String>,
-    /// Only rows whose name contains this.
-    #[arg(long)]
-    only: Option<String>,
+    /// Only rows whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// How many pods make "many".
     #[arg(long, default_value_t = 100)]
     many: usize,
@@ -51,7 +51,7 @@ pub struct Options {
 
 impl Options {
     fn wants(&self, row: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| row.contains(only.as_str()))
+        self.only.is_empty() || self.only.iter().any(|only| row.contains(only.as_str()))
     }
 }
 
