@@ -5,6 +5,7 @@
 pub mod machine;
 pub mod prometheus;
 pub mod summary;
+mod systems;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use summary::{
     ClaimReference, ContainerStats, CpuStats, FsStats, InterfaceStats, MemoryStats, NetworkStats, NodeStats,
     PodReference, PodStats, ProcessStats, RlimitStats, RuntimeStats, Summary, VolumeStats,
 };
+use systems::Systems;
 
 /// A rate needs two looks; the second comes so long after the first, where there was none before.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
@@ -47,6 +49,7 @@ pub struct Stats {
     pods: Pods,
     /// The CPU time of the last look, by sandbox or container; `""` is the node.
     looks: Mutex<HashMap<String, Look>>,
+    systems: Systems,
 }
 
 /// CPU time at a point in time, and the rate of the time before.
@@ -101,6 +104,7 @@ impl Stats {
             images,
             pods,
             looks: Mutex::default(),
+            systems: Systems::default(),
         }
     }
 
@@ -343,11 +347,18 @@ impl Stats {
 
     /// What a pod has on disk, its containers' layers aside.
     async fn measure(&self, pod: &Pod) -> Measured {
-        let (pod, directory) = (pod.clone(), self.config.pod_dir(pod.uid()));
+        let directory = self.config.pod_dir(pod.uid());
+        let systems = {
+            let (pod, directory) = (pod.clone(), directory.clone());
+            let look = move || volumes::file_systems(&pod, &directory);
+            async { tokio::task::spawn_blocking(look).await.unwrap_or_default() }
+        };
+        let systems = self.systems.of(pod.uid(), systems).await;
+        let pod = pod.clone();
         let logs = self.config.pod_logs_dir.join(sandbox::log_directory(&pod));
         let look = move || Measured {
             volumes: volumes::used(&pod, &directory),
-            systems: volumes::file_systems(&pod, &directory),
+            systems,
             logs: pod
                 .containers()
                 .map(|(_, container)| (container.name.clone(), volumes::count(&logs.join(&container.name))))

@@ -7,6 +7,7 @@ mod pod_network;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apiserver::pki::{Names, Pki, write_kubeconfig};
@@ -30,6 +31,9 @@ const KUBECONFIG: &str = "pki/admin.conf";
 /// What is logged where RUST_LOG says nothing else. The DNS library would write two lines for each question.
 const LOGGED: &str = "info,hickory_server=warn";
 
+/// How long threads have to end what they are at when everything else has ended.
+const LAST_THREADS: Duration = Duration::from_secs(5);
+
 /// Runs the cluster until SIGTERM or SIGINT. Pods go on without it.
 pub fn run(settings: Settings) -> Result<()> {
     tracing_subscriber::fmt()
@@ -42,10 +46,11 @@ pub fn run(settings: Settings) -> Result<()> {
     raise_open_files();
     // Everything in this process that speaks TLS uses this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(serve(settings))
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = threads.block_on(serve(settings));
+    // One of them may be in a file system whose server is dead, and would stay there.
+    threads.shutdown_timeout(LAST_THREADS);
+    served
 }
 
 /// Refuses a machine that a node cannot run on, with what to do about it.
