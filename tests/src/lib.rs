@@ -10,6 +10,7 @@ mod command;
 mod containerd;
 mod image;
 mod netns;
+pub mod nfs;
 mod registry;
 mod terminal;
 
@@ -22,6 +23,7 @@ pub use registry::Registry;
 pub use terminal::Terminal;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Cargo's target directory, where the binary, the images and the tools are.
 pub fn target() -> PathBuf {
@@ -52,4 +54,22 @@ pub fn sleeper(name: &str, mounts: &str, volumes: &str, more: &str) -> String {
 /// The binary under test.
 pub fn podium() -> PathBuf {
     std::env::var_os("PODIUM").map_or_else(|| target().join("debug/podium"), PathBuf::from)
+}
+
+/// Whether this machine's kernel has a file system, perhaps in a module that nobody has asked for yet.
+///
+/// # Panics
+/// When it has not, and PODIUM_TEST_KERNEL says that it has all that tests can use: nothing is to be left out there.
+#[track_caller]
+pub fn kernel_has(file_system: &str) -> bool {
+    let _ = run(Command::new("modprobe").args(["-q", file_system]), "");
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let has = known
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some(file_system));
+    assert!(
+        has || std::env::var_os("PODIUM_TEST_KERNEL").is_none(),
+        "this kernel has no file system {file_system:?}"
+    );
+    has
 }

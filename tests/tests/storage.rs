@@ -1,13 +1,29 @@
-//! Storage that outlives pods: claims and the volumes that they are bound to, and a file system of a real Ceph cluster.
+//! Storage that outlives pods: claims and the volumes that they are bound to, a file system of a real Ceph cluster, and what an NFS server
+//! exports.
 
 use tests::ceph::{Ceph, MONITOR};
-use tests::{Cluster, Options, eventually, sleeper as pod};
+use tests::nfs::Nfs;
+use tests::{Cluster, NODE_IP, Options, eventually, kernel_has, sleeper as pod};
 
-fn cluster() -> Cluster {
-    Cluster::with(Options {
+fn prepare() -> Cluster {
+    Cluster::prepare(Options {
         images: &["busybox"],
         ..Options::default()
     })
+}
+
+fn cluster() -> Cluster {
+    let mut cluster = prepare();
+    cluster.start_server();
+    cluster
+}
+
+/// What is mounted in the directories of the cluster's pods, as the kernel tells it.
+fn mounts(cluster: &Cluster) -> String {
+    let pods = cluster.data_dir().join("kubelet/pods").display().to_string();
+    let all = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let lines: Vec<&str> = all.lines().filter(|line| line.contains(&pods)).collect();
+    lines.join("\n")
 }
 
 #[test]
@@ -176,6 +192,12 @@ fn pods_share_a_ceph_file_system() {
     cluster.until_event("a", "MountVolume.SetUp failed for volume \"v\" : CephFS: ");
     ceph.start();
     cluster.wait_ready("a");
+    let kind = if kernel_has("ceph") {
+        " - ceph "
+    } else {
+        " - fuse.ceph-fuse "
+    };
+    assert!(mounts(&cluster).contains(kind), "{}", mounts(&cluster));
 
     cluster.create(&pod("b", "{name: v, mountPath: /v}", &by_file, ""));
     cluster.create(&pod(
@@ -213,11 +235,110 @@ fn pods_share_a_ceph_file_system() {
 
     // Data stays when the pods go, and nothing else does.
     cluster.kubectl(&["delete", "pod", "--all", "--timeout=60s"]).ok();
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    let pods = cluster.data_dir().join("kubelet/pods").display().to_string();
-    assert!(!mounts().contains(&pods), "{}", mounts());
+    assert_eq!(mounts(&cluster), "");
     cluster.create(&pod("after", "{name: v, mountPath: /v}", &by_secret(""), ""));
     cluster.wait_ready("after");
     assert_eq!(cluster.exec("after", "cat /v/sub/f /v/g"), "from-a\nagain\n");
     cluster.kubectl(&["delete", "pod", "after", "--timeout=60s"]).ok();
+}
+
+#[test]
+fn pods_share_what_an_nfs_server_exports() {
+    if !Nfs::possible() {
+        eprintln!("no NFS here: the kernel has no server or no client, or mount.nfs is not installed");
+        return;
+    }
+    let mut cluster = prepare();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let export = scratch.path().join("export");
+    std::fs::create_dir_all(export.join("shared")).expect("what is exported");
+    let nfs = Nfs::start(&cluster.netns, NODE_IP, &export, scratch.path());
+    cluster.start_server();
+
+    let inline = |more: &str| format!("{{name: v, nfs: {{server: {NODE_IP}, path: /shared{more}}}}}");
+    let by_claim = |name: &str, server: &str, path: &str, options: &str| {
+        cluster.create(&format!(
+            "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteMany], storageClassName: '', capacity: {{storage: 1Gi}}, claimRef: {{namespace: default, name: {name}}}, mountOptions: [{options}], nfs: {{server: {server}, path: {path}}}}}}}"
+        ));
+        cluster.create(&format!(
+            "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteMany], storageClassName: '', volumeName: {name}, resources: {{requests: {{storage: 1Gi}}}}}}}}"
+        ));
+        let volume = format!("{{name: v, persistentVolumeClaim: {{claimName: {name}}}}}");
+        cluster.create(&pod(name, "{name: v, mountPath: /v}", &volume, ""));
+    };
+
+    // Two write it, one of them through a claim and with the options of its volume, and one only reads.
+    cluster.create(&pod("a", "{name: v, mountPath: /v}", &inline(""), ""));
+    by_claim("b", NODE_IP, "/shared", "nfsvers=4.1");
+    cluster.create(&pod(
+        "reads",
+        "{name: v, mountPath: /v}",
+        &inline(", readOnly: true"),
+        "",
+    ));
+    by_claim("wrong", NODE_IP, "/nothing", "nfsvers=4.2");
+    by_claim("dead", "192.0.2.1", "/shared", "nfsvers=4.2, retry=0");
+    for name in ["a", "b", "reads"] {
+        cluster.wait_ready(name);
+    }
+    cluster.exec("a", "echo from-a > /v/f");
+    assert_eq!(cluster.exec("b", "cat /v/f; echo from-b > /v/g"), "from-a\n");
+    assert_eq!(cluster.exec("a", "cat /v/g"), "from-b\n");
+    assert_eq!(cluster.exec("reads", "cat /v/g"), "from-b\n");
+    let refused = cluster.kubectl(&["exec", "reads", "--", "touch", "/v/x"]);
+    assert!(refused.stderr.contains("Read-only file system"), "{refused}");
+    let mounted = mounts(&cluster);
+    for (options, many) in [("vers=4.1", 1), ("vers=4.2", 2)] {
+        let with = |line: &&str| line.contains(&format!(" - nfs4 {NODE_IP}:/shared ")) && line.contains(options);
+        assert_eq!(mounted.lines().filter(with).count(), many, "{mounted}");
+    }
+
+    // What cannot be mounted is told in mount's own words, as upstream does.
+    for (name, arguments, why) in [
+        (
+            "wrong",
+            format!("-t nfs -o nfsvers=4.2 {NODE_IP}:/nothing /"),
+            "reason given by server: No such file or directory",
+        ),
+        (
+            "dead",
+            "-t nfs -o nfsvers=4.2,retry=0 192.0.2.1:/shared /".into(),
+            "Output: mount.nfs: Connection refused",
+        ),
+    ] {
+        let failed = "MountVolume.SetUp failed for volume";
+        cluster.until_event(name, &format!("{failed} \"{name}\" : mount failed: exit status 32"));
+        let events = cluster.events(name);
+        assert!(
+            events.contains(&format!("Mounting arguments: {arguments}")) && events.contains(why),
+            "{events}"
+        );
+    }
+
+    // Data stays when the pods go.
+    cluster
+        .kubectl(&["delete", "pod", "b", "reads", "wrong", "dead", "--timeout=60s"])
+        .ok();
+    let mounted = mounts(&cluster);
+    assert_eq!(mounted.matches(" - nfs4 ").count(), 1, "{mounted}");
+    assert_eq!(cluster.exec("a", "cat /v/f /v/g"), "from-a\nfrom-b\n");
+
+    // The server dies. The node still tells what its pods use, and the pod can go.
+    nfs.stop();
+    let summary = cluster
+        .kubectl(&[
+            "get",
+            "--raw",
+            "/api/v1/nodes/node/proxy/stats/summary",
+            "--request-timeout=30s",
+        ])
+        .ok();
+    assert!(summary.contains("\"name\":\"a\""), "{summary}");
+    cluster.exec("a", "cat /v/new > /dev/null 2>&1 &");
+    cluster.kubectl(&["delete", "pod", "a", "--timeout=60s"]).ok();
+    assert_eq!(mounts(&cluster), "");
+    nfs.resume();
+    eventually("the kernel has let go of the server", || {
+        (!nfs.clients().contains("v4 ")).then_some(())
+    });
 }

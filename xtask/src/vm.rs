@@ -1,9 +1,10 @@
-//! The lane with control groups of version 2 alone: end-to-end tests in a virtual machine, emulated by qemu, with Debian's cloud kernel.
+//! The lane with control groups of version 2 alone: end-to-end tests in a virtual machine, emulated by qemu, with Debian's cloud kernel, which
+//! also has a server and a client of NFS.
 //!
 //! ```text
 //! <target>/vm/
 //!   kernel/        the kernel's package, unpacked; `name` says which
-//!   root/          what the machine's disk holds: busybox, nft, ip, the binary, kubectl, images, the tests' programs, /sbin/init
+//!   root/          what the machine's disk holds: busybox, nft, ip, mount, the binary, kubectl, images, the tests' programs, /sbin/init
 //!   initrd.gz      what finds the disk
 //!   disk.img
 //!   console.log    what the machine said
@@ -34,6 +35,9 @@ const ROOT_PACKAGES: &[&str] = &[
     "libseccomp2",
     "libgcc-s1",
     "libc6",
+    // mount(8), with the helper that NFS wants.
+    "mount",
+    "nfs-common",
 ];
 
 /// The package that depends on the newest kernel.
@@ -47,6 +51,7 @@ const TESTS: &[(&str, &str)] = &[
     ("node_and_pod", "pod_of_two_containers"),
     ("cgroups", ""),
     ("pods", "volumes_probes_and_hooks"),
+    ("storage", "an_nfs_server"),
 ];
 
 const MINUTES: u32 = 25;
@@ -168,9 +173,9 @@ fn compose(dir: &Path, root: &Path, kernel: &Kernel) -> Result<()> {
     write_program(&root.join("usr/sbin/init"), &script)
 }
 
-/// The first process: mounts what a machine has, and runs the tests.
+/// The first process: mounts what a machine has, and runs the tests, of which none may be left out for want of something in the kernel.
 const INIT_HEAD: &str = "#!/bin/sh
-export PATH=/usr/bin:/usr/sbin HOME=/root PODIUM_TARGET=/target PODIUM_TEST_PATIENCE=300
+export PATH=/usr/bin:/usr/sbin HOME=/root PODIUM_TARGET=/target PODIUM_TEST_PATIENCE=300 PODIUM_TEST_KERNEL=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
