@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::run;
-use crate::{Netns, kernel_has};
+use crate::{Netns, kernel_has, nothing_is_left_out};
 
 /// Flags of an export: it is known by a number, found without its parents, and written by root as by anyone, from any port.
 const EXPORT_FLAGS: u32 = 0x2000 | 0x400 | 0x2;
@@ -23,9 +23,13 @@ pub struct Nfs {
 }
 
 impl Nfs {
-    /// Whether this machine's kernel can be server and client, and has the client's program.
+    /// Whether this machine's kernel can be server and client, and has the client's program. Where [`kernel_has`] panics, so does this.
     pub fn possible() -> bool {
-        kernel_has("nfsd") && kernel_has("nfs") && Path::new("/usr/sbin/mount.nfs").exists()
+        kernel_has("nfsd") && kernel_has("nfs") && {
+            let installed = Path::new("/usr/sbin/mount.nfs").exists();
+            assert!(installed || !nothing_is_left_out(), "mount.nfs is not installed");
+            installed
+        }
     }
 
     /// Exports a directory to clients at an address of the namespace, which is its own.
