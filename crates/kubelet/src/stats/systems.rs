@@ -2,6 +2,7 @@
 //! dead keeps the thread that asks. No caller waits for it for long, and no more than one thread does for each pod.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -16,26 +17,39 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// File systems by the name of the volume.
 pub type Found = HashMap<String, FileSystem>;
 
+type Look = Shared<BoxFuture<'static, Found>>;
+
 /// Who is being asked.
 #[derive(Default)]
 pub struct Systems {
-    /// By the pod's uid.
-    looks: Mutex<HashMap<String, Shared<BoxFuture<'static, Found>>>>,
+    /// The looks that go on, by the pod's uid.
+    looks: Arc<Mutex<HashMap<String, Look>>>,
 }
 
 impl Systems {
     /// What a look at a pod's volumes finds; nothing where that takes too long. While one goes on, its result is waited for again, and no
     /// other begins.
     pub async fn of(&self, uid: &str, look: impl Future<Output = Found> + Send + 'static) -> Found {
-        let begin = || look.boxed().shared();
-        let going_on = self.looks.lock().entry(uid.to_owned()).or_insert_with(begin).clone();
-        match tokio::time::timeout(PATIENCE, going_on).await {
-            Ok(found) => {
-                self.looks.lock().remove(uid);
-                found
-            }
-            Err(_) => Found::new(),
-        }
+        let going_on = {
+            let mut looks = self.looks.lock();
+            let begin = || Self::begin(self.looks.clone(), uid.to_owned(), look);
+            looks.entry(uid.to_owned()).or_insert_with(begin).clone()
+        };
+        tokio::time::timeout(PATIENCE, going_on).await.unwrap_or_default()
+    }
+
+    /// A look that goes on by itself, and is none of those that go on when it has ended.
+    fn begin(
+        looks: Arc<Mutex<HashMap<String, Look>>>,
+        uid: String,
+        look: impl Future<Output = Found> + Send + 'static,
+    ) -> Look {
+        let task = tokio::spawn(async move {
+            let found = look.await;
+            looks.lock().remove(&uid);
+            found
+        });
+        async { task.await.unwrap_or_default() }.boxed().shared()
     }
 }
 
