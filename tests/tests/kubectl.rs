@@ -121,6 +121,13 @@ fn the_bundled_kubectl_says_what_upstreams_says() {
     let cluster = &both.cluster;
     let created = run(both.own().args(["create", "-f", "-"]), TWO_CONTAINERS).ok();
     assert_eq!(created, "pod/two-containers created\n");
+    // The proxy to the world outside is none to the cluster.
+    let mut beside = both.own();
+    beside.env("HTTPS_PROXY", "http://127.0.0.1:9");
+    assert_eq!(
+        run(beside.args(["get", "pods", "-o", "name"]), "").ok(),
+        "pod/two-containers\n"
+    );
     cluster.create(SEVERAL);
     cluster.create("{apiVersion: v1, kind: Pod, metadata: {name: unplaced, labels: {app: none}}, spec: {nodeSelector: {no: where}, containers: [{name: main, image: 'localhost/busybox:1'}]}}");
     cluster.wait_ready("two-containers");

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::Uri;
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tower::{BoxError, Service};
 
@@ -18,7 +19,7 @@ pub enum ConnectError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: kube::config::KubeconfigError,
+        source: KubeconfigError,
     },
     /// The certificates given do not make a TLS configuration.
     #[error("client for {server}: {source}")]
@@ -26,7 +27,7 @@ pub enum ConnectError {
         /// The server's URL.
         server: String,
         /// What is wrong with them.
-        source: kube::config::KubeconfigError,
+        source: KubeconfigError,
     },
     /// TLS could not be set up.
     #[error("client for {server}: {source}")]
@@ -50,6 +51,22 @@ where
     Client::new(service, "default")
 }
 
+/// What a kubeconfig says of a connection. A proxy is taken from it alone: the environment's is one for the world outside, and kube asks
+/// NO_PROXY whether the proxy itself is to be reached through one, and not the server.
+///
+/// # Errors
+/// When the kubeconfig lacks what it refers to, or says what is no address, key or certificate.
+pub async fn config(file: Kubeconfig, options: &KubeConfigOptions) -> Result<Config, KubeconfigError> {
+    let named: Vec<Uri> = file
+        .clusters
+        .iter()
+        .filter_map(|known| known.cluster.as_ref()?.proxy_url.as_ref()?.parse().ok())
+        .collect();
+    let mut config = Config::from_custom_kubeconfig(file, options).await?;
+    config.proxy_url = config.proxy_url.filter(|proxy| named.contains(proxy));
+    Ok(config)
+}
+
 /// A client as the kubeconfig's current context says.
 pub async fn from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
     let failed = |source| ConnectError::Kubeconfig {
@@ -57,9 +74,7 @@ pub async fn from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
         source,
     };
     let file = Kubeconfig::read_from(path).map_err(failed)?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .map_err(failed)?;
+    let config = config(file, &KubeConfigOptions::default()).await.map_err(failed)?;
     let server = config.cluster_url.to_string();
     Client::try_from(config).map_err(|source| ConnectError::Tls { server, source })
 }
@@ -78,9 +93,7 @@ pub async fn over_tls(server: &str, ca: &str, certificate: &str, key: &str) -> R
         "current-context": "podium",
     }).to_string())
     .map_err(failed)?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-        .await
-        .map_err(failed)?;
+    let config = config(file, &KubeConfigOptions::default()).await.map_err(failed)?;
     Client::try_from(config).map_err(|source| ConnectError::Tls {
         server: server.to_owned(),
         source,

@@ -11,7 +11,7 @@ mod informer;
 pub mod lease;
 mod queue;
 
-pub use connect::{ConnectError, from_kubeconfig, in_process, over_tls};
+pub use connect::{ConnectError, config, from_kubeconfig, in_process, over_tls};
 pub use events::{EventType, Events};
 pub use informer::{Change, Informer, Informers, Selection, Subscription};
 pub use kube;

@@ -92,7 +92,7 @@ impl Connection {
                 cluster: global.cluster.clone(),
                 user: global.user.clone(),
             };
-            Config::from_custom_kubeconfig(file, &options)
+            client::config(file, &options)
                 .await
                 .map_err(|error| Failure::message(root_cause(&error)))?
         };
