@@ -211,10 +211,11 @@ fn pods_share_a_ceph_file_system() {
     for name in ["b", "reads", "part"] {
         cluster.wait_ready(name);
     }
-    assert_eq!(cluster.exec("b", "cat /v/sub/f; echo from-b > /v/g"), "from-a\n");
-    assert_eq!(cluster.exec("a", "cat /v/g"), "from-b\n");
-    assert_eq!(cluster.exec("part", "cat /v/f"), "from-a\n");
-    assert_eq!(cluster.exec("reads", "cat /v/g"), "from-b\n");
+    // Not by `cat`: it copies with sendfile, by which a kernel whose client learns of a file's new length too late gives its text twice.
+    assert_eq!(cluster.exec("b", "head /v/sub/f; echo from-b > /v/g"), "from-a\n");
+    assert_eq!(cluster.exec("a", "head /v/g"), "from-b\n");
+    assert_eq!(cluster.exec("part", "head /v/f"), "from-a\n");
+    assert_eq!(cluster.exec("reads", "head /v/g"), "from-b\n");
     let refused = cluster.kubectl(&["exec", "reads", "--", "touch", "/v/x"]);
     assert!(refused.stderr.contains("Read-only file system"), "{refused}");
 
@@ -229,7 +230,7 @@ fn pods_share_a_ceph_file_system() {
     cluster.kill_server();
     cluster.start_server();
     assert_eq!(
-        cluster.exec("a", "cat /v/g; echo again > /v/g; cat /v/g"),
+        cluster.exec("a", "head /v/g; echo again > /v/g; head /v/g"),
         "from-b\nagain\n"
     );
 
@@ -238,7 +239,7 @@ fn pods_share_a_ceph_file_system() {
     assert_eq!(mounts(&cluster), "");
     cluster.create(&pod("after", "{name: v, mountPath: /v}", &by_secret(""), ""));
     cluster.wait_ready("after");
-    assert_eq!(cluster.exec("after", "cat /v/sub/f /v/g"), "from-a\nagain\n");
+    assert_eq!(cluster.exec("after", "head -q /v/sub/f /v/g"), "from-a\nagain\n");
     cluster.kubectl(&["delete", "pod", "after", "--timeout=60s"]).ok();
 }
 

@@ -1,5 +1,5 @@
 //! The lane with control groups of version 2 alone: end-to-end tests in a virtual machine, emulated by qemu, with Debian's cloud kernel, which
-//! also has a server and a client of NFS.
+//! also has a server and a client of NFS, and a client of CephFS.
 //!
 //! ```text
 //! <target>/vm/
@@ -40,6 +40,18 @@ const ROOT_PACKAGES: &[&str] = &[
     "nfs-common",
 ];
 
+/// The storage cluster that a long test starts there.
+const CEPH_PACKAGES: &[&str] = &[
+    "ceph-base",
+    "ceph-common",
+    "ceph-mds",
+    "ceph-mon",
+    "ceph-osd",
+    "python3-minimal",
+    "libpython3-stdlib",
+    "python3-rados",
+];
+
 /// The package that depends on the newest kernel.
 const KERNEL: &str = "linux-image-cloud-amd64";
 
@@ -54,10 +66,13 @@ const TESTS: &[(&str, &str)] = &[
     ("storage", "an_nfs_server"),
 ];
 
+/// Those that only a run of this lane alone takes the time for.
+const LONG_TESTS: &[(&str, &str)] = &[("storage", "a_ceph_file_system")];
+
 const MINUTES: u32 = 25;
 
-/// Runs the lane, unless this machine itself is such a one and has run the tests already.
-pub fn run_tests() -> Result<()> {
+/// Runs the lane, the long tests of it too or not, unless this machine itself is such a one and has run the tests already.
+pub fn run_tests(long: bool) -> Result<()> {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         eprintln!("    this machine has cgroup v2 alone: the end-to-end tests were that lane");
         return Ok(());
@@ -71,7 +86,7 @@ pub fn run_tests() -> Result<()> {
     fs::create_dir_all(&dir)?;
     let kernel = Kernel::fetch(&dir).context("the kernel")?;
     let root = dir.join("root");
-    compose(&dir, &root, &kernel).context("the machine's root")?;
+    compose(&dir, &root, &kernel, long).context("the machine's root")?;
     write_initrd(&dir, &root, &kernel).context("the initial file system")?;
     let disk = dir.join("disk.img");
     let _ = fs::remove_file(&disk);
@@ -79,7 +94,7 @@ pub fn run_tests() -> Result<()> {
         .args(["-q", "-t", "ext4", "-d"])
         .arg(&root)
         .arg(&disk)
-        .arg("2G")
+        .arg("4G")
         .stdout(Stdio::null()))?;
     let console = boot(&dir, &kernel, &disk)?;
     let said = fs::read_to_string(&console).unwrap_or_default();
@@ -134,10 +149,14 @@ impl Kernel {
 }
 
 /// Lays out what the disk holds.
-fn compose(dir: &Path, root: &Path, kernel: &Kernel) -> Result<()> {
+fn compose(dir: &Path, root: &Path, kernel: &Kernel, long: bool) -> Result<()> {
     let _ = fs::remove_dir_all(root);
     images::skeleton(root)?;
-    images::unpack(&images::closure(ROOT_PACKAGES)?, &dir.join("packages"), root)?;
+    let (packages, tests) = match long {
+        true => ([ROOT_PACKAGES, CEPH_PACKAGES].concat(), [TESTS, LONG_TESTS].concat()),
+        false => (ROOT_PACKAGES.to_vec(), TESTS.to_vec()),
+    };
+    images::unpack(&images::closure(&packages)?, &dir.join("packages"), root)?;
     images::link_applets(root)?;
     // The kernel asks for modules through this one, and busybox' is not kmod's.
     let modprobe = root.join("usr/sbin/modprobe");
@@ -165,7 +184,7 @@ fn compose(dir: &Path, root: &Path, kernel: &Kernel) -> Result<()> {
         fs::copy(&archive, target.join("images").join(name))?;
     }
     let mut script = String::from(INIT_HEAD);
-    for (file, filter) in TESTS {
+    for (file, filter) in tests {
         copy_stripped(&test_program(file)?, &target.join("tests").join(file))?;
         script += &format!("/target/tests/{file} --test-threads 1 {filter} || failed=1\n");
     }
