@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::Netns;
 use crate::command::run;
+use crate::netns::inside;
 
 /// Where the monitor is.
 pub const MONITOR: &str = "127.0.0.1:6789";
@@ -102,19 +103,9 @@ impl Ceph {
         run(&mut command, "").ok().trim().to_owned()
     }
 
-    /// A program in the cluster's network namespace.
-    fn inside(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.netns.display()))
-            .arg("--")
-            .arg(program);
-        command
-    }
-
     /// A program of Ceph's.
     fn command(&self, program: &str) -> Command {
-        let mut command = self.inside(program);
+        let mut command = inside(&self.netns, program);
         command.arg("-c").arg(self.dir.join("conf"));
         command
     }
@@ -146,7 +137,7 @@ impl Ceph {
         command.args(["-i", "0", "--mkfs", "--osd-uuid", OSD, "--no-mon-config"]);
         run(&mut command, "").ok();
         self.daemon("ceph-mon", "a");
-        let mut command = self.inside("/usr/bin/python3");
+        let mut command = inside(&self.netns, "/usr/bin/python3");
         command.args(["-c", ADMINISTRATION]).arg(self.dir.join("conf")).arg(OSD);
         let mut administration = command.stdout(Stdio::piped()).spawn().expect("python3 starts");
         let mut said = BufReader::new(administration.stdout.take().expect("its output"));

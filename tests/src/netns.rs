@@ -1,6 +1,7 @@
 //! Network namespaces that a test makes and removes.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +14,13 @@ pub struct Netns {
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A command that runs in the namespace with that file. `nsenter` and not `ip netns exec`, which would hide /sys/fs/cgroup.
+pub(crate) fn inside(netns: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", netns.display())).arg("--").arg(program);
+    command
+}
 
 impl Netns {
     /// A new namespace with its loopback up.
@@ -36,14 +44,9 @@ impl Netns {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// A command that runs inside. `nsenter` and not `ip netns exec`, which would hide /sys/fs/cgroup.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path().display()))
-            .arg("--")
-            .arg(program);
-        command
+    /// A command that runs inside.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        inside(&self.path(), program)
     }
 
     /// `ip …` inside.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::run;
+use crate::netns::inside;
 use crate::{Netns, kernel_has, nothing_is_left_out};
 
 /// Flags of an export: it is known by a number, found without its parents, and written by root as by anyone, from any port.
@@ -53,16 +54,6 @@ impl Nfs {
         nfs
     }
 
-    /// A command that runs in its network namespace.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.netns.display()))
-            .arg("--")
-            .arg(program);
-        command
-    }
-
     fn set(&self, file: &str, value: &str) {
         let path = self.control.join(file);
         fs::write(&path, format!("{value}\n")).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -79,7 +70,7 @@ impl Nfs {
             ),
             ("nfsd.fh", format!("all 1 \\x00000000 {never} {export}")),
         ] {
-            let mut tee = self.command("tee");
+            let mut tee = inside(&self.netns, "tee");
             tee.arg(format!("/proc/net/rpc/{cache}/channel"));
             run(&mut tee, &format!("{line}\n")).ok();
         }
@@ -93,7 +84,7 @@ impl Nfs {
 
     /// The servers that the namespace's clients still hold to.
     pub fn clients(&self) -> String {
-        run(self.command("cat").arg("/proc/net/nfsfs/servers"), "").ok()
+        run(inside(&self.netns, "cat").arg("/proc/net/nfsfs/servers"), "").ok()
     }
 }
 
