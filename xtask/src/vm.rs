@@ -38,10 +38,7 @@ const ROOT_PACKAGES: &[&str] = &[
     // mount(8), with the helper that NFS wants.
     "mount",
     "nfs-common",
-];
-
-/// The storage cluster that a long test starts there.
-const CEPH_PACKAGES: &[&str] = &[
+    // The storage cluster that a test starts.
     "ceph-base",
     "ceph-common",
     "ceph-mds",
@@ -64,15 +61,13 @@ const TESTS: &[(&str, &str)] = &[
     ("cgroups", ""),
     ("pods", "volumes_probes_and_hooks"),
     ("storage", "an_nfs_server"),
+    ("storage", "a_ceph_file_system"),
 ];
-
-/// Those that only a run of this lane alone takes the time for.
-const LONG_TESTS: &[(&str, &str)] = &[("storage", "a_ceph_file_system")];
 
 const MINUTES: u32 = 25;
 
-/// Runs the lane, the long tests of it too or not, unless this machine itself is such a one and has run the tests already.
-pub fn run_tests(long: bool) -> Result<()> {
+/// Runs the lane, unless this machine itself is such a one and has run the tests already.
+pub fn run_tests() -> Result<()> {
     if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         eprintln!("    this machine has cgroup v2 alone: the end-to-end tests were that lane");
         return Ok(());
@@ -86,7 +81,7 @@ pub fn run_tests(long: bool) -> Result<()> {
     fs::create_dir_all(&dir)?;
     let kernel = Kernel::fetch(&dir).context("the kernel")?;
     let root = dir.join("root");
-    compose(&dir, &root, &kernel, long).context("the machine's root")?;
+    compose(&dir, &root, &kernel).context("the machine's root")?;
     write_initrd(&dir, &root, &kernel).context("the initial file system")?;
     let disk = dir.join("disk.img");
     let _ = fs::remove_file(&disk);
@@ -149,14 +144,10 @@ impl Kernel {
 }
 
 /// Lays out what the disk holds.
-fn compose(dir: &Path, root: &Path, kernel: &Kernel, long: bool) -> Result<()> {
+fn compose(dir: &Path, root: &Path, kernel: &Kernel) -> Result<()> {
     let _ = fs::remove_dir_all(root);
     images::skeleton(root)?;
-    let (packages, tests) = match long {
-        true => ([ROOT_PACKAGES, CEPH_PACKAGES].concat(), [TESTS, LONG_TESTS].concat()),
-        false => (ROOT_PACKAGES.to_vec(), TESTS.to_vec()),
-    };
-    images::unpack(&images::closure(&packages)?, &dir.join("packages"), root)?;
+    images::unpack(&images::closure(ROOT_PACKAGES)?, &dir.join("packages"), root)?;
     images::link_applets(root)?;
     // The kernel asks for modules through this one, and busybox' is not kmod's.
     let modprobe = root.join("usr/sbin/modprobe");
@@ -184,7 +175,7 @@ fn compose(dir: &Path, root: &Path, kernel: &Kernel, long: bool) -> Result<()> {
         fs::copy(&archive, target.join("images").join(name))?;
     }
     let mut script = String::from(INIT_HEAD);
-    for (file, filter) in tests {
+    for (file, filter) in TESTS {
         copy_stripped(&test_program(file)?, &target.join("tests").join(file))?;
         script += &format!("/target/tests/{file} --test-threads 1 {filter} || failed=1\n");
     }
