@@ -84,12 +84,20 @@ impl Cursors {
 
 /// Cursors that have something to draw.
 #[must_use = "they sleep until they are woken"]
+#[derive(Default)]
 pub(super) struct Noted(Vec<Arc<Cursor>>);
 
 impl Noted {
     pub(super) fn wake(self) {
         for cursor in self.0 {
             cursor.waker.wake();
+        }
+    }
+
+    /// Wakes them once the present task waits for something: it has an answer to send first.
+    pub(super) fn wake_later(self) {
+        if !self.0.is_empty() {
+            tokio::spawn(async move { self.wake() });
         }
     }
 }

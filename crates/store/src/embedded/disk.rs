@@ -142,6 +142,11 @@ impl Disk {
         self.newest
     }
 
+    /// Whether a write of so many bytes is sure to cost no more than one write to the disk and its fsync.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.failed.is_none() && self.log.has_room(bytes)
+    }
+
     /// Makes states durable together, as of a revision. `seen` tells what readers see of a key.
     pub(super) fn commit(
         &mut self,
@@ -165,7 +170,7 @@ impl Disk {
     }
 
     /// Has redb take in what is in the log, so that a store that was closed is all in one file.
-    pub(super) fn close(mut self) -> Result<()> {
+    pub(super) fn close(&mut self) -> Result<()> {
         match self.failed.is_some() || self.logged.is_empty() {
             true => Ok(()),
             false => self.take_in(Vec::new(), self.newest),

@@ -101,6 +101,12 @@ impl Log {
         self.end = 0;
     }
 
+    /// Whether a batch of one state of so many bytes surely fits into what the file has already.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        // A block is more than a batch and an entry have beside their key and value.
+        self.end + bytes + BLOCK <= self.room
+    }
+
     /// Makes a batch durable, if there is room for it. After an error nobody knows whether it is.
     pub(super) fn append(&mut self, states: &[State], newest: Revision) -> io::Result<bool> {
         if !write(&mut self.buffer, states, newest, self.mark, CAPACITY - self.end) {

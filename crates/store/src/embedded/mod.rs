@@ -1,7 +1,7 @@
 //! The store in this process: all entries and a window of history in memory, a log and a redb file underneath.
 //!
 //! Gets and lists read [`memory`] and never touch the disk; a watch draws from the same memory
-//! ([`cursor`]). Writes go through one thread ([`writer`]) to [`disk`] first and become visible after.
+//! ([`cursor`]). Writes go one batch after the other ([`writer`]) to [`disk`] first and become visible after.
 
 mod cursor;
 mod disk;
@@ -16,9 +16,14 @@ use std::{path::Path, sync::Arc, thread::JoinHandle};
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use self::{cursor::Drawing, disk::Disk, memory::Memory, writer::Request};
+use self::{
+    cursor::Drawing,
+    disk::Disk,
+    memory::Memory,
+    writer::{Request, Write, Writer},
+};
 use crate::{Entry, Error, Expected, ListOptions, Listing, Result, Revision, Store, Value, Watch};
 
 pub use memory::Window;
@@ -29,7 +34,8 @@ pub struct Embedded {
     memory: Arc<RwLock<Memory>>,
     /// Always there until dropped.
     requests: Option<mpsc::Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
+    writer: Arc<Writer>,
 }
 
 impl Embedded {
@@ -42,30 +48,38 @@ impl Embedded {
         let (disk, entries) = Disk::open(dir)?;
         let memory = Arc::new(RwLock::new(Memory::new(disk.newest(), entries, window)));
         let (sender, receiver) = mpsc::channel(writer::WAITING);
-        let written = memory.clone();
-        let writer = std::thread::Builder::new()
+        let writer = Arc::new(Writer::new(disk, memory.clone()));
+        let running = writer.clone();
+        let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || writer::run(disk, &written, receiver))
+            .spawn(move || running.run(receiver))
             .map_err(|cause| Error::Open {
-                action: "starting the writer of",
+                action: "starting the thread of",
                 path: dir.to_owned(),
                 cause,
             })?;
         Ok(Embedded {
             memory,
             requests: Some(sender),
-            writer: Some(writer),
+            thread: Some(thread),
+            writer,
         })
     }
 
     async fn write(&self, key: &str, expected: Expected, value: Option<Value>) -> Result<Arc<Entry>> {
-        let (answer, outcome) = oneshot::channel();
-        let request = Request {
+        let write = Write {
             key: key.into(),
             expected,
             value,
-            answer,
         };
+        let write = match self.writer.try_at_once(write) {
+            Ok((outcome, noted)) => {
+                noted.wake_later();
+                return outcome;
+            }
+            Err(write) => write,
+        };
+        let (request, outcome) = self.writer.request(write);
         let requests = self.requests.as_ref().ok_or(Error::Closed)?;
         requests.send(request).await.map_err(|_| Error::Closed)?;
         outcome.await.map_err(|_| Error::Closed)?
@@ -75,10 +89,10 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.requests = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
         {
-            tracing::error!("the store's writer panicked");
+            tracing::error!("the store's thread panicked");
         }
         let noted = self.memory.write().cursors.close();
         noted.wake();
