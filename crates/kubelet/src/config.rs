@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::configuration::KubeletConfiguration;
+use crate::cri_config::security::Seccomp;
 use crate::pods::admission::UnsafeSysctls;
 
 /// The settings of one node.
@@ -51,8 +52,11 @@ impl Config {
         self.root_dir.join("pods").join(uid)
     }
 
-    /// Where seccomp profiles of type Localhost are.
-    pub fn seccomp_dir(&self) -> PathBuf {
-        self.root_dir.join("seccomp")
+    /// What the node has of seccomp.
+    pub fn seccomp(&self) -> Seccomp {
+        Seccomp {
+            profiles: self.root_dir.join("seccomp"),
+            default: self.configuration.seccomp_default,
+        }
     }
 }

@@ -11,6 +11,8 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::eviction::thresholds::{self, Threshold};
+use crate::field::Capacity;
+use crate::pods::admission::UnsafeSysctls;
 use crate::words;
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -152,6 +154,8 @@ pub struct ShutdownPriority {
 pub struct KubeletConfiguration {
     api_version: String,
     kind: String,
+    /// Sysctls that pods may set though they are not safe; `*` at the end stands for the rest of a name.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Who those are that ask on the port.
     pub authentication: Authentication,
     /// What they may.
@@ -178,6 +182,8 @@ pub struct KubeletConfiguration {
     pub eviction_max_pod_grace_period: i64,
     /// Whether hard thresholds that are not given have their defaults though others are given.
     pub merge_default_eviction_settings: bool,
+    /// How often the URL of static pods is asked.
+    pub http_check_frequency: GoDuration,
     /// Above this part of the disk, unused images are removed.
     #[serde(rename = "imageGCHighThresholdPercent")]
     pub image_gc_high_threshold_percent: i64,
@@ -190,16 +196,30 @@ pub struct KubeletConfiguration {
     /// An image that nobody used for so long is removed in any case; 0 is never.
     #[serde(rename = "imageMaximumGCAge")]
     pub image_maximum_gc_age: GoDuration,
+    /// What of the node is Kubernetes' own, and not for pods: cpu, memory and ephemeral-storage.
+    pub kube_reserved: BTreeMap<String, String>,
     /// How many pods the node takes.
     pub max_pods: u32,
     /// How many processes a pod may have; -1 is no limit.
     pub pod_pids_limit: i64,
+    /// Whether containers that say nothing of seccomp have the runtime's profile.
+    pub seccomp_default: bool,
     /// How long the node's shutdown waits for pods.
     pub shutdown_grace_period: GoDuration,
     /// The part of it that is critical pods' alone.
     pub shutdown_grace_period_critical_pods: GoDuration,
     /// The same by priority, in place of the two.
     pub shutdown_grace_period_by_pod_priority: Vec<ShutdownPriority>,
+    /// Where manifests of static pods are; a flag goes before it.
+    pub static_pod_path: String,
+    /// A URL of more of them; a flag goes before it.
+    #[serde(rename = "staticPodURL")]
+    pub static_pod_url: String,
+    /// Headers that it is asked with.
+    #[serde(rename = "staticPodURLHeader")]
+    pub static_pod_url_header: BTreeMap<String, Vec<String>>,
+    /// What of the node is the rest of the system's: cpu, memory and ephemeral-storage.
+    pub system_reserved: BTreeMap<String, String>,
 }
 
 impl Default for KubeletConfiguration {
@@ -207,6 +227,7 @@ impl Default for KubeletConfiguration {
         Self {
             api_version: API_VERSION.into(),
             kind: KIND.into(),
+            allowed_unsafe_sysctls: Vec::new(),
             authentication: Authentication::default(),
             authorization: Authorization::default(),
             container_log_max_size: "10Mi".into(),
@@ -220,15 +241,22 @@ impl Default for KubeletConfiguration {
             eviction_pressure_transition_period: GoDuration::seconds(300),
             eviction_max_pod_grace_period: 0,
             merge_default_eviction_settings: false,
+            http_check_frequency: GoDuration::seconds(20),
             image_gc_high_threshold_percent: 85,
             image_gc_low_threshold_percent: 80,
             image_minimum_gc_age: GoDuration::seconds(120),
             image_maximum_gc_age: GoDuration::default(),
+            kube_reserved: BTreeMap::new(),
             max_pods: 110,
             pod_pids_limit: -1,
+            seccomp_default: false,
             shutdown_grace_period: GoDuration::default(),
             shutdown_grace_period_critical_pods: GoDuration::default(),
             shutdown_grace_period_by_pod_priority: Vec::new(),
+            static_pod_path: String::new(),
+            static_pod_url: String::new(),
+            static_pod_url_header: BTreeMap::new(),
+            system_reserved: BTreeMap::new(),
         }
     }
 }
@@ -313,6 +341,12 @@ impl KubeletConfiguration {
                 "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time".into(),
             );
         }
+        if self.http_check_frequency < GoDuration::seconds(1) {
+            return invalid(format!(
+                "httpCheckFrequency {} must be >= 1 sec",
+                self.http_check_frequency
+            ));
+        }
         if self.eviction_max_pod_grace_period < 0 {
             return invalid(format!(
                 "evictionMaxPodGracePeriod {} must not be negative",
@@ -325,6 +359,9 @@ impl KubeletConfiguration {
                 self.pod_pids_limit
             ));
         }
+        self.reserved()?;
+        let sysctls = self.allowed_unsafe_sysctls.iter().cloned();
+        UnsafeSysctls::new(sysctls).map_err(|error| format!("allowedUnsafeSysctls: {error}"))?;
         self.thresholds().map(drop)
     }
 
@@ -338,6 +375,34 @@ impl KubeletConfiguration {
             .ok()
             .filter(|size| *size > 0)
             .ok_or_else(|| format!("containerLogMaxSize: {size:?} must be more than nothing"))
+    }
+
+    /// What of the node is not for pods.
+    pub fn reserved(&self) -> Result<Capacity, String> {
+        let mut all = Capacity::default();
+        for (field, list) in [
+            ("kubeReserved", &self.kube_reserved),
+            ("systemReserved", &self.system_reserved),
+        ] {
+            for (resource, text) in list {
+                let quantity: Quantity = text.parse().map_err(|error| {
+                    format!("{field}: failed to parse quantity {text:?} for {resource:?} resource: {error}")
+                })?;
+                if quantity < Quantity::ZERO {
+                    return Err(format!(
+                        "{field}: resource quantity for {resource:?} cannot be negative: {text}"
+                    ));
+                }
+                let (sum, amount) = match resource.as_str() {
+                    "cpu" => (&mut all.cpu_millis, quantity.millis()),
+                    "memory" => (&mut all.memory, quantity.value()),
+                    "ephemeral-storage" => (&mut all.ephemeral_storage, quantity.value()),
+                    _ => return Err(format!("{field}: cannot reserve {resource:?} resource")),
+                };
+                *sum = sum.saturating_add(amount);
+            }
+        }
+        Ok(all)
     }
 
     /// All eviction thresholds.
@@ -402,6 +467,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_reserved_adds_up() {
+        let read = parse("kubeReserved: {cpu: 100m, memory: 64Mi}\nsystemReserved: {cpu: '1', ephemeral-storage: 1Gi}");
+        let expected = Capacity {
+            cpu_millis: 1100,
+            memory: 64 << 20,
+            ephemeral_storage: 1 << 30,
+        };
+        assert_eq!(read.unwrap().reserved(), Ok(expected));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (fields, said) in [
             ("cgroupDriver: systemd", "unknown field `cgroupDriver`"),
@@ -438,6 +514,23 @@ mod tests {
                 "grace period must be specified for the soft eviction threshold memory.available",
             ),
             ("podPidsLimit: 0", "podPidsLimit"),
+            (
+                "kubeReserved: {pid: '100'}",
+                "kubeReserved: cannot reserve \"pid\" resource",
+            ),
+            (
+                "systemReserved: {cpu: -1m}",
+                "systemReserved: resource quantity for \"cpu\" cannot be negative: -1m",
+            ),
+            (
+                "systemReserved: {memory: much}",
+                "systemReserved: failed to parse quantity \"much\" for \"memory\" resource",
+            ),
+            (
+                "allowedUnsafeSysctls: [vm.swappiness]",
+                "allowedUnsafeSysctls: the sysctls \"vm.swappiness\" are not known to be namespaced",
+            ),
+            ("httpCheckFrequency: 1ms", "httpCheckFrequency 1ms must be >= 1 sec"),
         ] {
             let error = parse(fields).unwrap_err();
             assert!(error.contains(said), "{fields}: {error}");

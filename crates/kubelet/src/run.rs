@@ -91,7 +91,8 @@ impl Kubelet {
         })?;
         let thresholds = config.configuration.thresholds().map_err(RunError::Configuration)?;
         let log_size = config.configuration.log_size().map_err(RunError::Configuration)?;
-        let machine = facts::Machine::look(&config.root_dir, &thresholds)?;
+        let reserved = config.configuration.reserved().map_err(RunError::Configuration)?;
+        let machine = facts::Machine::look(&config.root_dir, &thresholds, reserved)?;
         let informers = Informers::new(client.clone());
         let events = Events::new(client.clone(), "kubelet", Some(&config.node_name));
         let pids_limit = Some(config.configuration.pod_pids_limit).filter(|limit| *limit > 0);

@@ -242,12 +242,33 @@ impl ServerFlags {
             Some(limit @ (-1 | 1..)) => kubelet.pod_pids_limit = limit,
             Some(other) => bail!("--pod-max-pids: {other} is neither a number of processes from 1 on nor -1"),
         }
-        let unsafe_sysctls = [self.allowed_unsafe_sysctls, file.allowed_unsafe_sysctls]
-            .into_iter()
-            .find(|patterns| !patterns.is_empty())
-            .unwrap_or_default();
+        let unsafe_sysctls = [
+            self.allowed_unsafe_sysctls,
+            file.allowed_unsafe_sysctls,
+            kubelet.allowed_unsafe_sysctls.clone(),
+        ]
+        .into_iter()
+        .find(|patterns| !patterns.is_empty())
+        .unwrap_or_default();
         let allowed_unsafe_sysctls = kubelet::UnsafeSysctls::new(unsafe_sysctls)
             .map_err(|error| anyhow!("--allowed-unsafe-sysctls: {error}"))?;
+        let configured = |value: &String| Some(value.clone()).filter(|value| !value.is_empty());
+        let static_pod_path = configured(&kubelet.static_pod_path).map(PathBuf::from);
+        let static_pod_url = configured(&kubelet.static_pod_url);
+        let given_headers = [self.manifest_url_header, file.manifest_url_header]
+            .into_iter()
+            .find(|headers| !headers.is_empty());
+        let manifest_url_headers = match given_headers {
+            Some(headers) => headers
+                .iter()
+                .map(|header| self::header("manifest-url-header", header))
+                .collect::<Result<_>>()?,
+            None => configured_headers(&kubelet),
+        };
+        let http_check_frequency = match self.http_check_frequency.or(file.http_check_frequency) {
+            Some(seconds) => Duration::from_secs(seconds.max(1)),
+            None => kubelet.http_check_frequency.0,
+        };
         Ok(Settings {
             data_dir: absolute(self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()))?,
             run_dir: absolute(self.run_dir.or(file.run_dir).unwrap_or_else(|| RUN_DIR.into()))?,
@@ -285,22 +306,15 @@ impl ServerFlags {
             pod_manifest_path: absolute(
                 self.pod_manifest_path
                     .or(file.pod_manifest_path)
+                    .or(static_pod_path)
                     .unwrap_or_else(|| "/etc/kubernetes/manifests".into()),
             )?,
-            manifest_url: url("manifest-url", self.manifest_url.or(file.manifest_url))?,
-            manifest_url_headers: [self.manifest_url_header, file.manifest_url_header]
-                .into_iter()
-                .find(|headers| !headers.is_empty())
-                .unwrap_or_default()
-                .iter()
-                .map(|header| self::header("manifest-url-header", header))
-                .collect::<Result<_>>()?,
-            http_check_frequency: Duration::from_secs(
-                self.http_check_frequency
-                    .or(file.http_check_frequency)
-                    .unwrap_or(20)
-                    .max(1),
-            ),
+            manifest_url: url(
+                "manifest-url",
+                self.manifest_url.or(file.manifest_url).or(static_pod_url),
+            )?,
+            manifest_url_headers,
+            http_check_frequency,
             container_runtime_endpoint: self.container_runtime_endpoint.or(file.container_runtime_endpoint),
             agent: !(self.disable_agent || file.disable_agent),
         })
@@ -338,6 +352,13 @@ fn header(flag: &str, value: &str) -> Result<(String, String)> {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.trim().to_owned())),
         _ => bail!("--{flag}: {value:?} is not a header such as name:value"),
     }
+}
+
+fn configured_headers(kubelet: &KubeletConfiguration) -> Vec<(String, String)> {
+    let headers = kubelet.static_pod_url_header.iter();
+    headers
+        .flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())))
+        .collect()
 }
 
 fn is_cidr(text: &str) -> bool {
@@ -397,6 +418,47 @@ mod tests {
         assert_eq!(settings.node_name, "from-flag");
         assert_eq!(settings.https_listen_port, 7443);
         assert_eq!(settings.cluster_dns, IpAddr::from([10, 96, 0, 53]));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_kubelets_configuration_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubelet.yaml");
+        std::fs::write(
+            &file,
+            "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+staticPodPath: /pods
+staticPodURL: http://host/pods
+staticPodURLHeader: {A: [b, c]}
+httpCheckFrequency: 1m
+allowedUnsafeSysctls: [net.core.*]
+",
+        )
+        .unwrap();
+        let of = |more: &[&str]| {
+            let args = [&["--kubelet-config", file.to_str().unwrap()], more].concat();
+            flags(&args).settings("host").unwrap()
+        };
+        let settings = of(&[]);
+        assert_eq!(settings.pod_manifest_path, Path::new("/pods"));
+        assert_eq!(settings.manifest_url.as_deref(), Some("http://host/pods"));
+        let pair = |value: &str| ("A".to_owned(), value.to_owned());
+        assert_eq!(settings.manifest_url_headers, [pair("b"), pair("c")]);
+        assert_eq!(settings.http_check_frequency, Duration::from_secs(60));
+        let sysctls = kubelet::UnsafeSysctls::new(["net.core.*".to_owned()]).unwrap();
+        assert_eq!(settings.allowed_unsafe_sysctls, sysctls);
+        let settings = of(&[
+            "--pod-manifest-path",
+            "/flag",
+            "--manifest-url-header",
+            "A:d",
+            "--http-check-frequency",
+            "3",
+        ]);
+        assert_eq!(settings.pod_manifest_path, Path::new("/flag"));
+        assert_eq!(settings.manifest_url_headers, [pair("d")]);
+        assert_eq!(settings.http_check_frequency, Duration::from_secs(3));
     }
 
     #[test]

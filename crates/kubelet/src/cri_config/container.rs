@@ -1,14 +1,12 @@
 //! A container, as the runtime is asked for it.
 
-use std::path::PathBuf;
-
 use cri::v1::{
     ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, NamespaceMode, Signal,
     UserNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::security::ImageUser;
+use super::security::{ImageUser, Seccomp};
 use super::{labels, resources, security};
 use crate::expand::expand;
 use crate::pods::pod::{PodExt, Role};
@@ -29,8 +27,8 @@ pub struct Inputs<'a> {
     pub memory_capacity: i64,
     /// The pod's own users, if it has some.
     pub users: Option<UserNamespace>,
-    /// Where the node keeps seccomp profiles.
-    pub seccomp_profiles: PathBuf,
+    /// What the node has of seccomp.
+    pub seccomp: Seccomp,
     /// Whether the node's cgroups are version 2.
     pub unified: bool,
     /// The instance whose processes it is to see, where its pod's containers do not see each other's.
@@ -88,7 +86,7 @@ pub fn config(container: &Container, inputs: Inputs<'_>) -> ContainerConfig {
         container,
         &inputs.image_user,
         inputs.users.as_ref(),
-        &inputs.seccomp_profiles,
+        &inputs.seccomp,
     );
     if let (Some(target), Some(namespaces)) = (inputs.target, &mut security_context.namespace_options)
         && namespaces.pid() == NamespaceMode::Container

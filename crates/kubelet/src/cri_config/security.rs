@@ -1,6 +1,6 @@
 //! Who a container runs as and what it may do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cri::v1::{
     Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
@@ -195,13 +195,22 @@ pub fn sandbox(pod: &Pod, users: Option<&UserNamespace>) -> LinuxSandboxSecurity
     }
 }
 
-/// The security context of a container; `profiles` is where its node keeps seccomp profiles.
+/// What a node has of seccomp.
+#[derive(Debug, Clone)]
+pub struct Seccomp {
+    /// Where profiles of type Localhost are.
+    pub profiles: PathBuf,
+    /// Whether containers that say nothing have the runtime's profile.
+    pub default: bool,
+}
+
+/// The security context of a container.
 pub fn container(
     pod: &Pod,
     container: &Container,
     image: &ImageUser,
     users: Option<&UserNamespace>,
-    profiles: &Path,
+    node: &Seccomp,
 ) -> LinuxContainerSecurityContext {
     let nothing = SecurityContext::default();
     let own = container.security_context.as_ref().unwrap_or(&nothing);
@@ -222,6 +231,10 @@ pub fn container(
         }
     };
     let (supplemental_groups, policy) = groups(pod);
+    let runtimes = SeccompProfile {
+        type_: "RuntimeDefault".into(),
+        localhost_profile: None,
+    };
     LinuxContainerSecurityContext {
         capabilities,
         privileged,
@@ -250,8 +263,9 @@ pub fn container(
             own.seccomp_profile
                 .as_ref()
                 .or_else(|| pods?.seccomp_profile.as_ref())
+                .or_else(|| node.default.then_some(&runtimes))
                 .filter(|_| !privileged),
-            profiles,
+            &node.profiles,
         )),
         apparmor: apparmor(
             own.app_armor_profile
@@ -339,7 +353,7 @@ mod tests {
                 name: String::new(),
             },
             None,
-            Path::new("/k/seccomp"),
+            &node(false),
         );
         assert_eq!(context.run_as_user.unwrap().value, 9);
         assert_eq!(context.run_as_group.unwrap().value, 2);
@@ -348,13 +362,32 @@ mod tests {
         assert!(context.no_new_privs && context.masked_paths.is_empty());
 
         let profile = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "audit/a.json"}});
-        let reference = |own: Value| {
-            let pod = super::tests::pod(profile.clone(), own);
+        let seccomp = |default: bool, pods: &Value, own: Value| {
+            let pod = super::tests::pod(pods.clone(), own);
             let (_, container) = pod.containers().next().unwrap();
-            let context = super::container(&pod, container, &ImageUser::default(), None, Path::new("/k/seccomp"));
-            context.seccomp.unwrap().localhost_ref
+            let context = super::container(&pod, container, &ImageUser::default(), None, &node(default));
+            context.seccomp.unwrap()
         };
+        let reference = |own: Value| seccomp(false, &profile, own).localhost_ref;
         assert_eq!(reference(json!({})), "/k/seccomp/audit/a.json");
         assert_eq!(reference(json!({"privileged": true})), "");
+
+        let nothing = json!({});
+        let unconfined = json!({"seccompProfile": {"type": "Unconfined"}});
+        for (default, pods, own, expected) in [
+            (false, &nothing, json!({}), ProfileType::Unconfined),
+            (true, &nothing, json!({}), ProfileType::RuntimeDefault),
+            (true, &nothing, json!({"privileged": true}), ProfileType::Unconfined),
+            (true, &unconfined, json!({}), ProfileType::Unconfined),
+        ] {
+            assert_eq!(seccomp(default, pods, own).profile_type(), expected, "{default} {pods}");
+        }
+    }
+
+    fn node(default: bool) -> Seccomp {
+        Seccomp {
+            profiles: "/k/seccomp".into(),
+            default,
+        }
     }
 }

@@ -41,6 +41,8 @@ pub struct Machine {
     pub memory: i64,
     /// Bytes of the file system of the kubelet's directory.
     pub disk: i64,
+    /// What the kubelet's configuration reserves for others than pods.
+    pub system: Capacity,
     /// What hard evictions keep free of memory and disk, in bytes.
     pub reserved: [i64; 2],
     /// Bytes of each size of huge page, by the resource's name.
@@ -63,8 +65,8 @@ fn read_or_empty(path: &str) -> String {
 }
 
 impl Machine {
-    /// Looks at it; what `thresholds` keep free is not for pods.
-    pub fn look(root_dir: &Path, thresholds: &[Threshold]) -> Result<Self, FactsError> {
+    /// Looks at it; what `thresholds` keep free, and what is the `system`'s, is not for pods.
+    pub fn look(root_dir: &Path, thresholds: &[Threshold], system: Capacity) -> Result<Self, FactsError> {
         let file_system = nix::sys::statvfs::statvfs(root_dir).map_err(|source| FactsError::FileSystem {
             path: root_dir.to_owned(),
             source,
@@ -90,6 +92,7 @@ impl Machine {
             cpus: online(&read("/sys/devices/system/cpu/online")?),
             memory,
             disk,
+            system,
             reserved: [
                 kept(Signal::MemoryAvailable, memory),
                 kept(Signal::NodeFsAvailable, disk),
@@ -112,19 +115,19 @@ impl Machine {
     /// What pods can use.
     pub fn allocatable(&self) -> Capacity {
         Capacity {
-            cpu_millis: self.cpus * 1000,
-            memory: (self.memory - self.reserved[0]).max(0),
-            ephemeral_storage: (self.disk - self.reserved[1]).max(0),
+            cpu_millis: (self.cpus * 1000 - self.system.cpu_millis).max(0),
+            memory: (self.memory - self.reserved[0] - self.system.memory).max(0),
+            ephemeral_storage: (self.disk - self.reserved[1] - self.system.ephemeral_storage).max(0),
         }
     }
 
     /// Capacity and allocatable, as a node's status has them.
     pub fn resources(&self, max_pods: u32) -> [BTreeMap<String, Quantity>; 2] {
-        let list = |memory: i64, disk: i64| {
+        let list = |capacity: Capacity| {
             let mut list = BTreeMap::from([
-                ("cpu".to_owned(), Quantity(self.cpus.to_string())),
-                ("memory".to_owned(), binary(memory)),
-                ("ephemeral-storage".to_owned(), binary(disk)),
+                ("cpu".to_owned(), cpus(capacity.cpu_millis)),
+                ("memory".to_owned(), binary(capacity.memory)),
+                ("ephemeral-storage".to_owned(), binary(capacity.ephemeral_storage)),
                 ("pods".to_owned(), Quantity(max_pods.to_string())),
             ]);
             list.extend(
@@ -134,11 +137,19 @@ impl Machine {
             );
             list
         };
-        let allocatable = self.allocatable();
-        [
-            list(self.memory, self.disk),
-            list(allocatable.memory, allocatable.ephemeral_storage),
-        ]
+        let whole = Capacity {
+            cpu_millis: self.cpus * 1000,
+            memory: self.memory,
+            ephemeral_storage: self.disk,
+        };
+        [list(whole), list(self.allocatable())]
+    }
+}
+
+fn cpus(millis: i64) -> Quantity {
+    match millis % 1000 {
+        0 => Quantity((millis / 1000).to_string()),
+        _ => Quantity(format!("{millis}m")),
     }
 }
 

@@ -360,7 +360,7 @@ impl Worker {
             mounts,
             memory_capacity: self.context.capacity.memory,
             users,
-            seccomp_profiles: self.context.config.seccomp_dir(),
+            seccomp: self.context.config.seccomp(),
             unified: self.context.cgroups.unified(),
             target: self.target(&container.name).map_err(refused)?,
             role,
