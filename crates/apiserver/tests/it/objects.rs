@@ -384,7 +384,9 @@ async fn services_have_addresses_of_their_own() {
         )
         .await;
     assert!(
-        outside.message().contains("The range of valid IPs is 10.96.0.0/28"),
+        outside
+            .message()
+            .contains("failed to allocate IP 10.97.0.1: the provided network does not match the current range"),
         "{}",
         outside.message()
     );
