@@ -27,7 +27,7 @@ async fn a_cluster_begins_with_its_namespaces_classes_and_service() {
         .get("/api/v1/namespaces/default/endpoints/kubernetes")
         .await
         .json();
-    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "127.0.0.1");
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "192.0.2.1");
 }
 
 #[tokio::test]
