@@ -194,6 +194,8 @@ pub struct KubeletConfiguration {
     pub max_pods: u32,
     /// How many processes a pod may have; -1 is no limit.
     pub pod_pids_limit: i64,
+    /// The file that names the resolvers of what is not the cluster's; empty: there are none.
+    pub resolv_conf: String,
     /// How long the node's shutdown waits for pods.
     pub shutdown_grace_period: GoDuration,
     /// The part of it that is critical pods' alone.
@@ -226,6 +228,7 @@ impl Default for KubeletConfiguration {
             image_maximum_gc_age: GoDuration::default(),
             max_pods: 110,
             pod_pids_limit: -1,
+            resolv_conf: "/etc/resolv.conf".into(),
             shutdown_grace_period: GoDuration::default(),
             shutdown_grace_period_critical_pods: GoDuration::default(),
             shutdown_grace_period_by_pod_priority: Vec::new(),
