@@ -246,21 +246,22 @@ fn refusals(cluster: &Cluster, address: &str) {
 #[test]
 fn a_rollout_under_load_loses_no_request() {
     let cluster = cluster();
-    let stop = cluster.dir().join("stop");
-    // Not more than 3,000 requests, one after the other, each on a connection of its own.
-    let load = format!(
-        "for i in $(seq 3000); do [ -e {} ] && break; curl -sS -m 10 {NODE_PORT} 2>&1; done",
-        stop.display()
-    );
-    let load = cluster
-        .outside()
-        .command("sh")
-        .args(["-c", &load])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the load starts");
-    // Answers are read while they come: a pipe holds only so many.
-    let load = std::thread::spawn(move || load.wait_with_output().expect("the load ends"));
+    // The loads end with this file, and with its directory when the test fails.
+    let go = cluster.dir().join("go");
+    std::fs::write(&go, "").expect("the loads may go on");
+    let (while_going, reached) = (format!("while [ -e {} ]", go.display()), cluster.outside());
+    let load = |script: &str| {
+        let mut sh = reached.command("sh");
+        sh.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let load = sh.spawn().expect("the load starts");
+        // Answers are read while they come: a pipe holds only so many.
+        std::thread::spawn(move || load.wait_with_output().expect("the load ends"))
+    };
+    // Several clients at a time. Some make a connection for each request, some ask several times on one that they keep;
+    // when that was closed between two requests they make another, as HTTP wants it.
+    let single = format!("{while_going}; do curl -sS -m 10 {NODE_PORT}; done");
+    let kept = format!("{while_going}; do curl -sS -m 10 --fail-early '{NODE_PORT}?[1-100]'; done");
+    let loads: Vec<_> = [&single, &single, &kept, &kept].map(|script| load(script)).into();
     k(&cluster, &["set", "image", "deployment/web", "web=localhost/web:2"]);
     rolled_out(&cluster);
     eventually("only new pods are ready", || {
@@ -272,21 +273,21 @@ fn a_rollout_under_load_loses_no_request() {
     )
     .ok();
     assert!(answer.starts_with("web 2 on "), "{answer}");
-    std::fs::write(&stop, "").expect("the load is told to stop");
-    let answers = String::from_utf8_lossy(&load.join().expect("the load's thread").stdout).into_owned();
-    let lost: Vec<&str> = answers.lines().filter(|line| !line.starts_with("web ")).collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} requests: {lost:?}",
-        lost.len(),
-        answers.lines().count()
-    );
-    let seen: BTreeSet<&str> = answers.lines().map(|line| &line[..5]).collect();
-    assert_eq!(
-        seen,
-        BTreeSet::from(["web 1", "web 2"]),
-        "the load went on through the rollout"
-    );
+    std::fs::remove_file(&go).expect("the loads are told to stop");
+    for load in loads {
+        let said = load.join().expect("the load's thread");
+        let (answers, errors) = (
+            String::from_utf8_lossy(&said.stdout),
+            String::from_utf8_lossy(&said.stderr),
+        );
+        assert!(errors.is_empty(), "of {} requests: {errors}", answers.lines().count());
+        let seen: BTreeSet<&str> = answers.lines().map(|line| line.get(..5).unwrap_or(line)).collect();
+        assert_eq!(
+            seen,
+            BTreeSet::from(["web 1", "web 2"]),
+            "each load went on through the rollout"
+        );
+    }
 
     // The first comes back, and nothing is left when the namespace goes.
     assert_eq!(
@@ -304,22 +305,59 @@ fn a_rollout_under_load_loses_no_request() {
     eventually("only the first's pods are asked", || {
         (0..20).all(|_| ask().starts_with("web 1 on ")).then_some(())
     });
+    let address = k(
+        &cluster,
+        &["get", "service", "site", "-o", "jsonpath={.spec.clusterIP}"],
+    );
+    assert!(rules(&cluster).contains(&address));
     cluster.kubectl(&["delete", "namespace", "demo", "--timeout=90s"]).ok();
-    let kinds =
-        "deployments,replicasets,pods,services,endpoints,endpointslices,configmaps,secrets,serviceaccounts,events";
-    let left = cluster.kubectl(&["get", kinds, "-n", "demo", "-o", "name"]).ok();
+    nothing_is_left(&cluster, &address);
+}
+
+/// What the node does with packets to Services.
+fn rules(cluster: &Cluster) -> String {
+    let mut nft = cluster.netns.command("nft");
+    run(nft.args(["-n", "list", "table", "ip", "podium-services"]), "").ok()
+}
+
+/// Nothing is left of the namespace, and another of its name can have all that it had.
+fn nothing_is_left(cluster: &Cluster, address: &str) {
+    let kinds = ["api-resources", "--namespaced", "--verbs=list", "-o", "name"];
+    let kinds = cluster.kubectl(&kinds).ok();
+    let kinds: Vec<&str> = kinds.lines().collect();
+    for kind in ["pods", "configmaps", "leases.coordination.k8s.io", "replicasets.apps"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    let left = cluster
+        .kubectl(&["get", &kinds.join(","), "-n", "demo", "-o", "name"])
+        .ok();
     assert!(left.is_empty(), "{left}");
     eventually("no container is left", || {
         (cluster.podium(&["ps"]).ok().lines().count() == 1).then_some(())
     });
     eventually("no rule is left", || {
-        let rules = run(
-            cluster
-                .netns
-                .command("nft")
-                .args(["list", "table", "ip", "podium-services"]),
-            "",
-        );
-        (!rules.ok().contains("30090")).then_some(())
+        let rules = rules(cluster);
+        (!rules.contains("30090") && !rules.contains(address)).then_some(())
     });
+
+    cluster.kubectl(&["create", "namespace", "demo"]).ok();
+    let service = format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: again, namespace: demo}}, \
+         spec: {{type: NodePort, clusterIP: {address}, ports: [{{port: 80, nodePort: 30090}}]}}}}"
+    );
+    cluster.create(&service);
+    // What each namespace has comes back when somebody deletes it.
+    for object in ["serviceaccount/default", "configmap/kube-root-ca.crt"] {
+        k(cluster, &["wait", "--for=create", object, "--timeout=30s"]);
+        let uid = || {
+            let args = ["-n", "demo", "get", object, "-o", "jsonpath={.metadata.uid}"];
+            cluster.kubectl(&args).stdout
+        };
+        let before = uid();
+        k(cluster, &["delete", object]);
+        eventually("it is back", || {
+            let now = uid();
+            (!now.is_empty() && now != before).then_some(())
+        });
+    }
 }

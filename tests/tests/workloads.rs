@@ -633,9 +633,49 @@ fn a_killed_server_goes_on_where_it_was() {
         (pods.stdout == "1 1 1 1").then_some(())
     });
 
+    // A namespace, in the middle of its deletion: one pod goes when the test lets it go, and what is no pod is there for
+    // as long as it.
+    let gate = cluster.dir().join("gate");
+    std::fs::create_dir(&gate).expect("the gate");
+    let wait = ["sh", "-c", "until [ -e /gate/open ]; do sleep 0.1; done"];
+    let container = json!({"name": "main", "image": "localhost/busybox:1", "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"],
+        "volumeMounts": [{"name": "gate", "mountPath": "/gate"}], "lifecycle": {"preStop": {"exec": {"command": wait}}}});
+    let slow = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "slow", "namespace": "shop"}, "spec": {
+        "terminationGracePeriodSeconds": 300, "containers": [container], "volumes": [{"name": "gate", "hostPath": {"path": gate}}]}});
+    cluster.create(&slow.to_string());
+    in_shop(&cluster, &["create", "configmap", "kept"]).ok();
+    in_shop(
+        &cluster,
+        &["wait", "--for=condition=Ready", "pod/slow", "--timeout=60s"],
+    )
+    .ok();
     in_shop(&cluster, &["delete", "namespace", "shop", "--wait=false"]).ok();
+    let in_the_middle = |cluster: &Cluster| {
+        eventually("only the slow pod is waited for", || {
+            let path =
+                "jsonpath={.status.phase} {.status.conditions[?(@.type==\"NamespaceContentRemaining\")].message}";
+            let told = in_shop(cluster, &["get", "namespace", "shop", "-o", path]).ok();
+            (told == "Terminating Some resources are remaining: pods. has 1 resource instances").then_some(())
+        });
+        let path = "jsonpath={.metadata.name} {.metadata.deletionTimestamp} {.status.phase}";
+        let pod = in_shop(cluster, &["get", "pod", "slow", "-o", path]).ok();
+        assert!(pod.starts_with("slow 20") && pod.ends_with(" Running"), "{pod}");
+        let others = [
+            "get",
+            "configmap/kept",
+            "deployment/web",
+            "serviceaccount/default",
+            "-o",
+            "name",
+        ];
+        let others = in_shop(cluster, &others).ok();
+        assert_eq!(others, "configmap/kept\ndeployment.apps/web\nserviceaccount/default\n");
+    };
+    in_the_middle(&cluster);
     cluster.kill_server();
     cluster.start_server();
+    in_the_middle(&cluster);
+    std::fs::write(gate.join("open"), "").expect("the gate opens");
     let gone = cluster.kubectl(&["wait", "--for=delete", "namespace/shop", "--timeout=60s"]);
     assert_eq!(gone.code, 0, "{gone}\n{}", cluster.log());
     eventually("no container is left", || {

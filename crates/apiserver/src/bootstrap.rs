@@ -156,14 +156,11 @@ impl Bootstrap<'_> {
             },
         });
         self.create("/api/v1/namespaces/default/services", &service).await?;
-        let addresses: Vec<String> = server
-            .config
-            .addresses
-            .iter()
-            .map(ToString::to_string)
-            .take(1)
-            .collect();
-        let Some(first) = addresses.first() else { return Ok(()) };
+        // On an address that every machine has itself no pod could find the server.
+        let mut reachable = server.config.addresses.iter().filter(|address| !address.is_loopback());
+        let Some(first) = reachable.next().map(ToString::to_string) else {
+            return Ok(());
+        };
         let mirrored = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
         let port = server.config.https_port;
         let endpoints = json!({

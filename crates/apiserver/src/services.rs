@@ -220,10 +220,7 @@ impl Services {
                 };
                 let inside = text.parse().is_ok_and(|address| self.range.contains(address));
                 if !inside && !claiming.owned.contains(&address_claim(text)) {
-                    let range = self.range;
-                    return Err(refuse(format!(
-                        "the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}"
-                    )));
+                    return Err(refuse("the provided network does not match the current range".into()));
                 }
                 if !claiming.claim(&address_claim(text)).await? {
                     return Err(refuse("provided IP is already allocated".into()));

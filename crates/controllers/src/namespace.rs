@@ -1,9 +1,10 @@
 //! Empties a namespace that is being deleted, then lets it go.
 //!
-//! Every namespaced kind of the catalogue that can be deleted as a collection is. What has finalizers, or a pod that
-//! is still ending, keeps the namespace: each kind of which something is left is watched from where its list ended,
-//! and the next of it to go wakes the controller. When nothing is left the finalizer `kubernetes` is taken off and the
-//! API server removes the namespace.
+//! Every namespaced kind of the catalogue that can be deleted as a collection is: pods first, and nothing else until
+//! none of them is left, so that what guards or feeds a pod is there for as long as the pod is. What has finalizers, or
+//! a pod that is still ending, keeps the namespace: each kind of which something is left is watched from where its list
+//! ended, and the next of it to go wakes the controller. When nothing is left the finalizer `kubernetes` is taken off
+//! and the API server removes the namespace.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -52,8 +53,9 @@ pub fn is_ending(namespace: &Namespace) -> bool {
     namespace.metadata.deletion_timestamp.is_some() && finalizers.iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// The conditions that tell a user what a namespace still waits for, in upstream's words.
-pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
+/// The conditions that tell a user what a namespace still waits for, in upstream's words: of what is left, and of what
+/// could not be deleted or looked at, each with why.
+pub fn conditions(left: &[Left], failures: &[String], now: Timestamp) -> Vec<NamespaceCondition> {
     let condition = |type_: &str, is: bool, reason: &str, message: String| NamespaceCondition {
         type_: type_.into(),
         status: if is { "True" } else { "False" }.into(),
@@ -61,10 +63,16 @@ pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
         reason: Some(reason.into()),
         message: Some(message),
     };
-    let resources: Vec<_> = left
+    // Sorted, so that the same state is the same message and no update.
+    let sorted = |mut parts: Vec<String>| {
+        parts.sort();
+        parts.join(", ")
+    };
+    let resources = left
         .iter()
         .map(|left| format!("{} has {} resource instances", left.resource, left.count))
         .collect();
+    let resources = sorted(resources);
     let mut finalizers: Vec<(String, usize)> = Vec::new();
     for (name, count) in left.iter().flat_map(|left| &left.finalizers) {
         match finalizers.iter_mut().find(|(known, _)| known == name) {
@@ -72,10 +80,28 @@ pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
             None => finalizers.push((name.clone(), *count)),
         }
     }
-    let finalizers: Vec<_> = finalizers
+    let finalizers = finalizers
         .iter()
         .map(|(name, count)| format!("{name} in {count} resource instances"))
         .collect();
+    let finalizers = sorted(finalizers);
+    let content = match failures.len() {
+        0 => condition(
+            "NamespaceDeletionContentFailure",
+            false,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization".into(),
+        ),
+        count => condition(
+            "NamespaceDeletionContentFailure",
+            true,
+            "ContentDeletionFailed",
+            format!(
+                "Failed to delete all resource types, {count} remaining: {}",
+                sorted(failures.to_vec())
+            ),
+        ),
+    };
     let remaining = match resources.is_empty() {
         true => condition(
             "NamespaceContentRemaining",
@@ -87,7 +113,7 @@ pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
             "NamespaceContentRemaining",
             true,
             "SomeResourcesRemain",
-            format!("Some resources are remaining: {}", resources.join(", ")),
+            format!("Some resources are remaining: {resources}"),
         ),
     };
     let blocking = match finalizers.is_empty() {
@@ -101,10 +127,7 @@ pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
             "NamespaceFinalizersRemaining",
             true,
             "SomeFinalizersRemain",
-            format!(
-                "Some content in the namespace has finalizers remaining: {}",
-                finalizers.join(", ")
-            ),
+            format!("Some content in the namespace has finalizers remaining: {finalizers}"),
         ),
     };
     vec![
@@ -120,12 +143,7 @@ pub fn conditions(left: &[Left], now: Timestamp) -> Vec<NamespaceCondition> {
             "ParsedGroupVersions",
             "All legacy kube types successfully parsed".into(),
         ),
-        condition(
-            "NamespaceDeletionContentFailure",
-            false,
-            "ContentDeleted",
-            "All content successfully deleted, may be waiting on finalization".into(),
-        ),
+        content,
         remaining,
         blocking,
     ]
@@ -159,8 +177,8 @@ fn matters(event: &WatchEvent<PartialObjectMeta>, listed: &[ObjectMeta]) -> bool
     }
 }
 
-/// The kinds whose objects go with their namespace; of two kinds stored as one, the first.
-fn kinds() -> Vec<&'static Resource> {
+/// The kinds whose objects go with their namespace, in the steps in which they go; of two kinds stored as one, the first.
+fn steps() -> [Vec<&'static Resource>; 2] {
     let mut kinds: Vec<&'static Resource> = Vec::new();
     for resource in Catalogue::builtin().resources() {
         let deletable = resource.namespaced && resource.allows(Verb::DeleteCollection) && resource.allows(Verb::List);
@@ -168,7 +186,10 @@ fn kinds() -> Vec<&'static Resource> {
             kinds.push(resource);
         }
     }
-    kinds
+    let (pods, others) = kinds
+        .into_iter()
+        .partition(|kind| (kind.group, kind.plural) == ("", "pods"));
+    [pods, others]
 }
 
 /// Runs until it is dropped.
@@ -187,8 +208,8 @@ pub async fn run(informers: &Informers) {
             waits.lock().remove(&name);
             return Ok(());
         };
-        let remaining = empty(informers.client(), &name).await?;
-        if remaining.is_empty() {
+        let Emptied { remaining, failures } = empty(informers.client(), &name).await;
+        if remaining.is_empty() && failures.is_empty() {
             waits.lock().remove(&name);
             return finalize(informers.client(), &namespace).await;
         }
@@ -207,7 +228,10 @@ pub async fn run(informers: &Informers) {
             });
         }
         waits.lock().insert(name, watches);
-        report(informers.client(), &namespace, &left).await
+        let told: Vec<String> = failures.iter().map(controller::message).collect();
+        report(informers.client(), &namespace, &left, &told).await?;
+        // What failed is tried again, by the back-off of all work.
+        failures.into_iter().next().map_or(Ok(()), Err)
     });
     tokio::join!(feed, work);
 }
@@ -249,26 +273,48 @@ impl Remaining {
     }
 }
 
-/// Deletes what is there; gives what is still left after that.
-async fn empty(client: &Client, namespace: &str) -> Result<Vec<Remaining>, Error> {
-    let mut remaining = Vec::new();
-    for resource in kinds() {
-        let objects = controller::objects(client, resource, Some(namespace));
-        if Remaining::of(resource, &objects).await?.is_some() {
-            controller::delete_collection(client, objects.resource_url()).await?;
-            remaining.extend(Remaining::of(resource, &objects).await?);
-        }
-    }
-    Ok(remaining)
+/// What a round of deleting has come to.
+#[derive(Default)]
+struct Emptied {
+    remaining: Vec<Remaining>,
+    /// Of the kinds that could not be deleted or listed.
+    failures: Vec<Error>,
 }
 
-async fn report(client: &Client, namespace: &Namespace, left: &[Left]) -> Result<(), Error> {
+/// Deletes what is there, one step after the other; gives what is still left after that. A kind that fails keeps no other
+/// of its step.
+async fn empty(client: &Client, namespace: &str) -> Emptied {
+    let mut emptied = Emptied::default();
+    for kinds in steps() {
+        for resource in kinds {
+            match empty_of(client, namespace, resource).await {
+                Ok(remaining) => emptied.remaining.extend(remaining),
+                Err(error) => emptied.failures.push(error),
+            }
+        }
+        if !emptied.remaining.is_empty() || !emptied.failures.is_empty() {
+            break;
+        }
+    }
+    emptied
+}
+
+async fn empty_of(client: &Client, namespace: &str, resource: &Resource) -> Result<Option<Remaining>, Error> {
+    let objects = controller::objects(client, resource, Some(namespace));
+    if Remaining::of(resource, &objects).await?.is_none() {
+        return Ok(None);
+    }
+    controller::delete_collection(client, objects.resource_url()).await?;
+    Remaining::of(resource, &objects).await
+}
+
+async fn report(client: &Client, namespace: &Namespace, left: &[Left], failures: &[String]) -> Result<(), Error> {
     let before = namespace
         .status
         .as_ref()
         .and_then(|status| status.conditions.as_deref())
         .unwrap_or_default();
-    let mut now = conditions(left, Timestamp::now());
+    let mut now = conditions(left, failures, Timestamp::now());
     for condition in &mut now {
         // A condition that has not changed keeps its time, and then the patch changes nothing.
         if let Some(old) = before
@@ -330,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told_in_upstreams_words() {
+    fn what_is_left_is_counted() {
         let maps = Catalogue::builtin().find("", "v1", "configmaps").unwrap();
         assert_eq!(left(maps, &[]), None);
         let left = left(maps, &[object("a", &["a.b/c"]), object("b", &[])]).unwrap();
@@ -342,25 +388,84 @@ mod tests {
                 finalizers: vec![("a.b/c".into(), 1)]
             }
         );
-        let told = conditions(&[left], Timestamp::UNIX_EPOCH);
-        let message = |type_: &str| {
-            let condition = told.iter().find(|condition| condition.type_ == type_).unwrap();
-            (condition.status.as_str(), condition.message.clone().unwrap())
+    }
+
+    #[test]
+    fn what_is_left_and_what_failed_is_told_in_upstreams_words() {
+        const NONE_LEFT: &str = "All content successfully removed";
+        const NONE_HELD: &str = "All content-preserving finalizers finished";
+        const NONE_FAILED: &str = "All content successfully deleted, may be waiting on finalization";
+        let left = |resource: &str, count: usize, finalizers: &[(&str, usize)]| Left {
+            resource: resource.into(),
+            count,
+            finalizers: finalizers
+                .iter()
+                .map(|(name, count)| ((*name).into(), *count))
+                .collect(),
         };
-        assert_eq!(
-            message("NamespaceContentRemaining"),
+        for (what, left, failures, content, remaining, held) in [
             (
-                "True",
-                "Some resources are remaining: configmaps. has 2 resource instances".into()
-            )
-        );
-        assert_eq!(
-            message("NamespaceFinalizersRemaining"),
+                "one",
+                vec![left("configmaps.", 2, &[("a.b/c", 1)])],
+                &[][..],
+                ("False", "ContentDeleted", NONE_FAILED),
+                (
+                    "True",
+                    "SomeResourcesRemain",
+                    "Some resources are remaining: configmaps. has 2 resource instances",
+                ),
+                (
+                    "True",
+                    "SomeFinalizersRemain",
+                    "Some content in the namespace has finalizers remaining: a.b/c in 1 resource instances",
+                ),
+            ),
             (
-                "True",
-                "Some content in the namespace has finalizers remaining: a.b/c in 1 resource instances".into()
-            )
-        );
+                "two kinds and two finalizers, of which one is on both",
+                vec![
+                    left("secrets.", 1, &[("z.b/c", 1), ("a.b/c", 1)]),
+                    left("leases.coordination.k8s.io", 3, &[("z.b/c", 2)]),
+                ],
+                &[],
+                ("False", "ContentDeleted", NONE_FAILED),
+                (
+                    "True",
+                    "SomeResourcesRemain",
+                    "Some resources are remaining: leases.coordination.k8s.io has 3 resource instances, \
+                     secrets. has 1 resource instances",
+                ),
+                (
+                    "True",
+                    "SomeFinalizersRemain",
+                    "Some content in the namespace has finalizers remaining: a.b/c in 1 resource instances, \
+                     z.b/c in 3 resource instances",
+                ),
+            ),
+            (
+                "two that failed",
+                vec![],
+                &["secrets: no", "configmaps: no"],
+                (
+                    "True",
+                    "ContentDeletionFailed",
+                    "Failed to delete all resource types, 2 remaining: configmaps: no, secrets: no",
+                ),
+                ("False", "ContentRemoved", NONE_LEFT),
+                ("False", "ContentHasNoFinalizers", NONE_HELD),
+            ),
+        ] {
+            let failures: Vec<String> = failures.iter().map(|text| (*text).into()).collect();
+            let told = conditions(&left, &failures, Timestamp::UNIX_EPOCH);
+            for (type_, want) in [
+                ("NamespaceDeletionContentFailure", content),
+                ("NamespaceContentRemaining", remaining),
+                ("NamespaceFinalizersRemaining", held),
+            ] {
+                let found = told.iter().find(|condition| condition.type_ == type_).unwrap();
+                let (reason, message) = (found.reason.as_deref().unwrap(), found.message.as_deref().unwrap());
+                assert_eq!((found.status.as_str(), reason, message), want, "{what}");
+            }
+        }
     }
 
     #[test]
@@ -387,10 +492,11 @@ mod tests {
     }
 
     #[test]
-    fn each_stored_kind_is_emptied_once() {
-        let kinds = kinds();
-        assert!(kinds.iter().any(|kind| kind.plural == "configmaps"));
-        assert!(kinds.iter().filter(|kind| kind.plural == "events").count() <= 1);
-        assert!(kinds.iter().all(|kind| kind.namespaced));
+    fn each_stored_kind_is_emptied_once_and_pods_before_all_others() {
+        let [first, others] = steps();
+        assert_eq!(first.iter().map(|kind| kind.plural).collect::<Vec<_>>(), ["pods"]);
+        assert!(others.iter().any(|kind| kind.plural == "configmaps"));
+        assert!(others.iter().all(|kind| kind.namespaced && kind.plural != "pods"));
+        assert_eq!(others.iter().filter(|kind| kind.plural == "events").count(), 1);
     }
 }

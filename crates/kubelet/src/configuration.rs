@@ -202,6 +202,8 @@ pub struct KubeletConfiguration {
     pub max_pods: u32,
     /// How many processes a pod may have; -1 is no limit.
     pub pod_pids_limit: i64,
+    /// The file that names the resolvers of what is not the cluster's; empty: there are none.
+    pub resolv_conf: String,
     /// Whether containers that say nothing of seccomp have the runtime's profile.
     pub seccomp_default: bool,
     /// How long the node's shutdown waits for pods.
@@ -249,6 +251,7 @@ impl Default for KubeletConfiguration {
             kube_reserved: BTreeMap::new(),
             max_pods: 110,
             pod_pids_limit: -1,
+            resolv_conf: "/etc/resolv.conf".into(),
             seccomp_default: false,
             shutdown_grace_period: GoDuration::default(),
             shutdown_grace_period_critical_pods: GoDuration::default(),

@@ -32,7 +32,6 @@ use crate::static_pods::StaticPods;
 use crate::stats::Stats;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Why a kubelet cannot run here.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +111,7 @@ impl Kubelet {
             users: Ranges::default(),
             host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
             // A node without one resolves nothing, and so do its pods.
-            node_dns: dns::parse(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+            node_dns: dns::parse(&std::fs::read_to_string(&config.configuration.resolv_conf).unwrap_or_default()),
             kernel: Kernel::look(),
             config: config.clone(),
             state: watch::Sender::default(),

@@ -274,6 +274,94 @@ fn a_client_stays_with_its_endpoint_while_it_is_there() {
 }
 
 #[test]
+fn an_internal_policy_keeps_pods_to_their_own_node() {
+    node(async |outside| {
+        let links = outside.links().await;
+        let mut proxy = outside.proxy();
+        let (a, b, c) = (Space::new(), Space::new(), Space::new());
+        let ip_a = links.attach(&pod("a", &a, vec![])).await.unwrap()[0];
+        let ip_b = links.attach(&pod("b", &b, vec![])).await.unwrap()[0];
+        links.attach(&pod("c", &c, vec![])).await.unwrap();
+        let (in_a, in_b) = (listen(&a, 8090), listen(&b, 8090));
+        let both = [&in_a, &in_b];
+        let local = || spec(json!({"internalTrafficPolicy": "Local"}));
+        let (here, there) = ((ip_a, "here", "ready"), (ip_b, "there", "ready"));
+
+        update(&mut proxy, service(local(), &[here, there]));
+        for (who, came) in [
+            ("a pod", spread(|| c.connect(at("10.96.0.5:80")), &both, 20)),
+            ("the node", spread(|| connect(at("10.96.0.5:80")), &both, 20)),
+        ] {
+            assert_eq!(came, [20, 0], "{who}");
+        }
+        // Who comes from outside is not meant.
+        let came = spread(|| outside.space.connect(at("192.0.2.1:30080")), &both, 40);
+        assert!(came.iter().all(|count| *count >= 5), "{came:?}");
+
+        // The only one is there: nobody answers here, and nobody refuses, as it may come back.
+        update(&mut proxy, service(local(), &[there]));
+        let silent = c.run(|| connect_in_vain(at("10.96.0.5:80")));
+        assert!(
+            matches!(silent.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock),
+            "{silent}"
+        );
+        assert_eq!(
+            spread(|| outside.space.connect(at("192.0.2.1:30080")), &both, 5),
+            [0, 5]
+        );
+    });
+}
+
+/// For how long the affinity map still remembers the only client that it knows; none when it knows nobody.
+fn remembered() -> Option<Duration> {
+    let listing: Value = serde_json::from_str(&sh("nft -j list map ip podium-services affinity")).unwrap();
+    let objects = listing["nftables"].as_array().unwrap().iter();
+    let elements = objects.filter_map(|object| object["map"]["elem"].as_array()).flatten();
+    // An element is a pair of key and value.
+    let times: Vec<u64> = elements
+        .filter_map(|pair| pair[0]["elem"]["expires"].as_u64())
+        .collect();
+    assert!(times.len() <= 1, "{listing}");
+    times.first().map(|seconds| Duration::from_secs(*seconds))
+}
+
+#[test]
+fn a_client_is_forgotten_when_it_has_been_away_for_so_long() {
+    node(async |outside| {
+        let links = outside.links().await;
+        let mut proxy = outside.proxy();
+        let (a, c) = (Space::new(), Space::new());
+        let ip_a = links.attach(&pod("a", &a, vec![])).await.unwrap()[0];
+        links.attach(&pod("c", &c, vec![])).await.unwrap();
+        let _in_a = listen(&a, 8090);
+        const SECONDS: u64 = 4;
+        let sticky = spec(
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": SECONDS}}}),
+        );
+        update(&mut proxy, service(sticky, &[(ip_a, "here", "ready")]));
+        assert_eq!(remembered(), None);
+        let patience = Instant::now() + Duration::from_secs(60);
+        let until = |holds: &dyn Fn(Option<Duration>) -> bool| {
+            while !holds(remembered()) {
+                assert!(Instant::now() < patience, "{:?}", remembered());
+            }
+        };
+
+        c.connect(at("10.96.0.5:80")).unwrap();
+        assert!(remembered().is_some());
+        let nearly_over = Duration::from_secs(SECONDS / 2);
+        until(&|left| left.is_some_and(|left| left < nearly_over));
+        // Each connection begins the time anew.
+        c.connect(at("10.96.0.5:80")).unwrap();
+        let left = remembered();
+        assert!(left.is_some_and(|left| left >= nearly_over), "{left:?}");
+        until(&|left| left.is_none());
+        c.connect(at("10.96.0.5:80")).unwrap();
+        assert!(remembered().is_some());
+    });
+}
+
+#[test]
 fn udp_follows_its_service() {
     node(async |outside| {
         let links = outside.links().await;

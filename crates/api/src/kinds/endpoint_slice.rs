@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::catalogue::{ALL_VERBS, Resource};
 use crate::field::{FieldError, Path};
+use crate::kinds::addresses::{self, NO_ADDRESS};
 use crate::meta::{self, names};
 use crate::strategy::{Typed, TypedStrategy};
 use crate::table::{AGE, Column, NAME, age_cell, name_cell};
@@ -75,9 +76,13 @@ fn validate_endpoints(slice: &EndpointSlice, errors: &mut Vec<FieldError>) {
         for (index, address) in endpoint.addresses.iter().enumerate() {
             let at = list.index(index);
             let detail = match (slice.address_type.as_str(), address.parse::<IpAddr>()) {
-                ("IPv4" | "IPv6", Err(_)) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                ("IPv4" | "IPv6", Err(_)) => NO_ADDRESS,
                 ("IPv4", Ok(IpAddr::V6(_))) => "must be a valid IPv4 address",
                 ("IPv6", Ok(IpAddr::V4(_))) => "must be a valid IPv6 address",
+                ("IPv4" | "IPv6", Ok(_)) => {
+                    addresses::reachable(address, &at, errors);
+                    continue;
+                }
                 ("FQDN", _) => {
                     errors.extend(
                         names::dns1123_subdomain(address)
@@ -89,6 +94,11 @@ fn validate_endpoints(slice: &EndpointSlice, errors: &mut Vec<FieldError>) {
                 _ => continue,
             };
             errors.push(FieldError::invalid(&at, address, detail));
+        }
+        if let Some(node) = &endpoint.node_name {
+            let at = path.child("nodeName");
+            let wrong = names::dns1123_subdomain(node).into_iter();
+            errors.extend(wrong.map(|m| FieldError::invalid(&at, node, m)));
         }
         if let Some(hostname) = &endpoint.hostname {
             let at = path.child("hostname");
@@ -129,6 +139,11 @@ fn validate_ports(slice: &EndpointSlice, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::required(&path.child("protocol"), ""));
         } else if !PROTOCOLS.contains(&protocol) {
             errors.push(FieldError::not_supported(&path.child("protocol"), protocol, PROTOCOLS));
+        }
+        if let Some(protocol) = &port.app_protocol {
+            let at = path.child("appProtocol");
+            let wrong = names::qualified_name(protocol).into_iter();
+            errors.extend(wrong.map(|m| FieldError::invalid(&at, protocol, m)));
         }
     }
 }
@@ -256,6 +271,18 @@ mod tests {
             (
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": ["fd00::1"]}]}),
                 r#"endpoints[0].addresses[0]: Invalid value: "fd00::1": must be a valid IPv4 address"#,
+            ),
+            (
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": ["169.254.169.254"]}]}),
+                r#"endpoints[0].addresses[0]: Invalid value: "169.254.169.254": may not be in the link-local range (169.254.0.0/16, fe80::/10)"#,
+            ),
+            (
+                json!({"addressType": "IPv6", "endpoints": [{"addresses": ["::1"]}]}),
+                r#"endpoints[0].addresses[0]: Invalid value: "::1": may not be in the loopback range (127.0.0.0/8, ::1/128)"#,
+            ),
+            (
+                json!({"addressType": "IPv4", "ports": [{"port": 80, "appProtocol": "/b"}]}),
+                r#"ports[0].appProtocol: Invalid value: "/b": prefix part must be non-empty"#,
             ),
             (
                 json!({"addressType": "IPv4", "ports": [{}, {}]}),

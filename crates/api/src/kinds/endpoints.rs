@@ -1,13 +1,12 @@
 //! Endpoints: the addresses behind a Service, as one list. EndpointSlice took its place.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, Endpoints};
 use serde_json::Value;
 
 use crate::catalogue::{ALL_VERBS, Resource};
 use crate::field::{FieldError, Path};
+use crate::kinds::addresses;
 use crate::meta::names;
 use crate::strategy::{Typed, TypedStrategy};
 use crate::table::{AGE, Column, NAME, age_cell, name_cell};
@@ -34,6 +33,8 @@ pub static RESOURCE: Resource = Resource {
 
 struct AllEndpoints;
 
+const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
 fn validate(endpoints: &Endpoints) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let subsets = Path::new("subsets");
@@ -49,39 +50,59 @@ fn validate(endpoints: &Endpoints) -> Vec<FieldError> {
         }
         for (field, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
             let list = path.child(field);
-            for (index, address) in addresses.iter().enumerate() {
-                if address.ip.parse::<IpAddr>().is_err() {
-                    let at = list.index(index);
-                    let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                    errors.push(FieldError::invalid(&at.child("ip"), &address.ip, detail));
-                }
+            for (index, entry) in addresses.iter().enumerate() {
+                address(entry, &list.index(index), &mut errors);
             }
         }
         let ports = subset.ports.as_deref().unwrap_or_default();
         let list = path.child("ports");
-        for (index, port) in ports.iter().enumerate() {
-            let at = list.index(index);
-            match port.name.as_deref().unwrap_or_default() {
-                "" if ports.len() > 1 => errors.push(FieldError::required(&at.child("name"), "")),
-                "" => {}
-                name => {
-                    let at = at.child("name");
-                    errors.extend(
-                        names::dns1123_label(name)
-                            .into_iter()
-                            .map(|m| FieldError::invalid(&at, name, m)),
-                    );
-                }
-            }
-            let number = at.child("port");
-            errors.extend(
-                names::port_number(port.port)
-                    .into_iter()
-                    .map(|m| FieldError::invalid(&number, port.port, m)),
-            );
+        for (index, entry) in ports.iter().enumerate() {
+            port(entry, ports.len() > 1, &list.index(index), &mut errors);
         }
     }
     errors
+}
+
+fn address(address: &EndpointAddress, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let at = path.child("hostname");
+    if let Some(hostname) = address.hostname.as_deref().filter(|hostname| !hostname.is_empty()) {
+        let wrong = names::dns1123_label(hostname).into_iter();
+        errors.extend(wrong.map(|m| FieldError::invalid(&at, hostname, m)));
+    }
+    let at = path.child("nodeName");
+    if let Some(node) = &address.node_name {
+        let wrong = names::dns1123_subdomain(node).into_iter();
+        errors.extend(wrong.map(|m| FieldError::invalid(&at, node, m)));
+    }
+    addresses::reachable(&address.ip, &path.child("ip"), errors);
+}
+
+fn port(port: &EndpointPort, needs_name: bool, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let at = path.child("name");
+    match port.name.as_deref().unwrap_or_default() {
+        "" if needs_name => errors.push(FieldError::required(&at, "")),
+        "" => {}
+        name => {
+            let wrong = names::dns1123_label(name).into_iter();
+            errors.extend(wrong.map(|m| FieldError::invalid(&at, name, m)));
+        }
+    }
+    let at = path.child("port");
+    let wrong = names::port_number(port.port).into_iter();
+    errors.extend(wrong.map(|m| FieldError::invalid(&at, port.port, m)));
+    let at = path.child("protocol");
+    match port.protocol.as_deref().unwrap_or_default() {
+        "" => errors.push(FieldError::required(&at, "")),
+        protocol if !PROTOCOLS.contains(&protocol) => {
+            errors.push(FieldError::not_supported(&at, protocol, PROTOCOLS));
+        }
+        _ => {}
+    }
+    let at = path.child("appProtocol");
+    if let Some(protocol) = &port.app_protocol {
+        let wrong = names::qualified_name(protocol).into_iter();
+        errors.extend(wrong.map(|m| FieldError::invalid(&at, protocol, m)));
+    }
 }
 
 /// The first three addresses with their ports, and how many more there are.
@@ -201,6 +222,42 @@ mod tests {
             ),
         ] {
             assert_eq!(cells(&RESOURCE, object)[1], want);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_or_a_port_is_named() {
+        let address = |address: serde_json::Value| json!({"subsets": [{"addresses": [address]}]});
+        let port = |port: serde_json::Value| json!({"subsets": [{"notReadyAddresses": [{"ip": "10.0.0.1"}], "ports": [port]}]});
+        for (endpoints, want) in [
+            (
+                address(json!({"ip": "127.0.0.1"})),
+                r#"addresses[0].ip: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)"#,
+            ),
+            (
+                address(json!({"ip": "10.0.0.1", "nodeName": ".node"})),
+                r#"addresses[0].nodeName: Invalid value: ".node": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#,
+            ),
+            (
+                address(json!({"ip": "10.0.0.1", "hostname": "a.b"})),
+                r#"addresses[0].hostname: Invalid value: "a.b": must not contain dots"#,
+            ),
+            (
+                port(json!({"port": 80, "protocol": "ICMP"})),
+                r#"ports[0].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP""#,
+            ),
+            (
+                port(json!({"port": 0})),
+                "ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
+            (
+                port(json!({"port": 80, "appProtocol": "/b"})),
+                r#"ports[0].appProtocol: Invalid value: "/b": prefix part must be non-empty"#,
+            ),
+        ] {
+            let error = created(&RESOURCE, endpoints).unwrap_err();
+            let want = format!("subsets[0].{want}");
+            assert!(error.contains(&want), "{want} is not in {error}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The catalogue's entries: one module a kind, its [`Resource`] and its strategy.
 
+mod addresses;
 pub mod apps;
 pub mod config_map;
 pub mod endpoint_slice;

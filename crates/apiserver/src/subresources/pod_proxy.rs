@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use api::{FieldError, Path, Status, status};
 use http::Response;
-use k8s_openapi::api::core::v1::{Container, Endpoints, Pod, Service};
-use rand::seq::IndexedRandom as _;
+use k8s_openapi::api::core::v1::{Container, Endpoints, ObjectReference, Pod, Service};
+use rand::seq::SliceRandom as _;
 
 use crate::{
     Body,
@@ -298,7 +298,21 @@ pub(super) async fn proxy(call: &Call<'_>, body: Body) -> Outcome {
             .map_err(|_| status::bad_request(format!("invalid port in pod name {text:?}")))?,
         None => first().and_then(|port| u16::try_from(port).ok()).unwrap_or(80),
     };
+    if !is_proxied_to(address) {
+        return Err(status::bad_request("address not allowed"));
+    }
     pass(call, body, scheme, SocketAddr::new(address, port)).await
+}
+
+/// Whether requests are passed on to an address: those of the machine itself, and those that lead no further than its
+/// links, are the server's to reach and not its clients'.
+fn is_proxied_to(address: IpAddr) -> bool {
+    let special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    let on_link = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !special && !on_link
 }
 
 /// Passes a request on to one of a Service's endpoints.
@@ -326,11 +340,31 @@ pub(super) async fn service_proxy(call: &Call<'_>, body: Body) -> Outcome {
         .as_ref()
         .and_then(|found| found.as_any().downcast_ref::<Endpoints>());
     let endpoints = endpoints.ok_or_else(|| status::not_found("", "endpoints", name))?;
-    let all = addresses(endpoints, &port);
-    let address = all.choose(&mut rand::rng()).copied();
-    let address =
-        address.ok_or_else(|| status::service_unavailable(&format!("no endpoints available for service {text:?}")))?;
-    pass(call, body, scheme, address).await
+    let mut all = addresses(endpoints, &port);
+    all.shuffle(&mut rand::rng());
+    for (address, pod) in all {
+        if is_proxied_to(address.ip()) && is_of_pod(call, address.ip(), pod).await? {
+            return pass(call, body, scheme, address).await;
+        }
+    }
+    let refusal = format!("no endpoints available for service {text:?}");
+    Err(status::service_unavailable(&refusal))
+}
+
+/// Whether the pod that an endpoint names is there and has the address: who may write Endpoints may not thereby send the
+/// API server anywhere.
+async fn is_of_pod(call: &Call<'_>, address: IpAddr, pod: Option<&ObjectReference>) -> Result<bool, Status> {
+    let Some(pod) = pod.filter(|pod| pod.namespace.as_deref() == call.namespace) else {
+        return Ok(false);
+    };
+    let pods = call.server.catalogue.find("", "v1", "pods");
+    let pods = pods.ok_or_else(status::no_such_resource)?;
+    let name = pod.name.as_deref().unwrap_or_default();
+    let found = lookup(&*call.server.store, pods, call.namespace, name).await?;
+    let found = found.as_ref().and_then(|found| found.as_any().downcast_ref::<Pod>());
+    let status = found.and_then(|pod| pod.status.as_ref());
+    let mut ips = status.into_iter().flat_map(|status| status.pod_ips.iter().flatten());
+    Ok(ips.any(|ip| ip.ip.parse() == Ok(address)))
 }
 
 /// The name of a Service's port, by which its endpoints know it; empty when it has none.
@@ -340,15 +374,18 @@ fn port_name(service: &Service, number: i64) -> Option<String> {
     Some(port.name.clone().unwrap_or_default())
 }
 
-/// The ready endpoints of the port of that name, or of the first one when no name is given.
-fn addresses(endpoints: &Endpoints, wanted: &str) -> Vec<SocketAddr> {
+/// The ready endpoints of the port of that name, or of the first one when no name is given, and whose they are.
+fn addresses<'a>(endpoints: &'a Endpoints, wanted: &str) -> Vec<(SocketAddr, Option<&'a ObjectReference>)> {
     let subsets = endpoints.subsets.iter().flatten();
     let found = subsets.flat_map(|subset| {
         let mut ports = subset.ports.iter().flatten();
         let port = ports.find(|port| wanted.is_empty() || port.name.as_deref() == Some(wanted));
         let number = port.and_then(|port| u16::try_from(port.port).ok());
         let ready = subset.addresses.iter().flatten();
-        ready.filter_map(move |address| Some(SocketAddr::new(address.ip.parse().ok()?, number?)))
+        ready.filter_map(move |address| {
+            let socket = SocketAddr::new(address.ip.parse().ok()?, number?);
+            Some((socket, address.target_ref.as_ref()))
+        })
     });
     found.collect()
 }
@@ -472,11 +509,31 @@ mod tests {
             assert_eq!(found.as_deref(), name);
             if let Some(found) = found {
                 let expected = ["10.244.0.1", "10.244.0.2"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
-                assert_eq!(addresses(&endpoints, &found), expected);
+                let found: Vec<SocketAddr> = addresses(&endpoints, &found).into_iter().map(|(at, _)| at).collect();
+                assert_eq!(found, expected);
             }
         }
-        assert_eq!(addresses(&endpoints, "")[0].port(), 8090);
+        assert_eq!(addresses(&endpoints, "")[0].0.port(), 8090);
         assert!(addresses(&endpoints, "other").is_empty());
+    }
+
+    #[test]
+    fn requests_go_to_no_address_of_the_machine_itself() {
+        for (address, want) in [
+            ("10.244.0.1", true),
+            ("192.0.2.1", true),
+            ("2001:db8::1", true),
+            ("0.0.0.0", false),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+        ] {
+            assert_eq!(is_proxied_to(address.parse().unwrap()), want, "{address}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let names = pki::Names {
             node_name: "one".into(),
-            addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            addresses: vec![Ipv4Addr::new(192, 0, 2, 1).into()],
             service_address: None,
             cluster_domain: "cluster.local".into(),
         };

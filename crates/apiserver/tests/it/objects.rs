@@ -27,7 +27,7 @@ async fn a_cluster_begins_with_its_namespaces_classes_and_service() {
         .get("/api/v1/namespaces/default/endpoints/kubernetes")
         .await
         .json();
-    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "127.0.0.1");
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "192.0.2.1");
 }
 
 #[tokio::test]
@@ -384,7 +384,9 @@ async fn services_have_addresses_of_their_own() {
         )
         .await;
     assert!(
-        outside.message().contains("The range of valid IPs is 10.96.0.0/28"),
+        outside
+            .message()
+            .contains("failed to allocate IP 10.97.0.1: the provided network does not match the current range"),
         "{}",
         outside.message()
     );

@@ -151,7 +151,7 @@ async fn what_the_server_stands_for_comes_back() {
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.99"}], "ports": [{"name": "https", "port": 1}]}]});
     assert_eq!(cluster.patch(endpoints, "merge-patch", &elsewhere).await.code, 200);
     eventually(&cluster, endpoints, |object| {
-        object["subsets"][0]["addresses"][0]["ip"] == "127.0.0.1"
+        object["subsets"][0]["addresses"][0]["ip"] == "192.0.2.1"
     })
     .await;
 }

@@ -188,22 +188,22 @@ impl Controller {
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let about = events::reference(deployment);
         let sets = Api::<ReplicaSet>::namespaced(self.client.clone(), namespace);
-        let told = |event: Option<String>| {
-            if let Some(event) = event {
+        let told = |events: Vec<String>| {
+            for event in events {
                 self.events
                     .record(&about, EventType::Normal, "ScalingReplicaSet", event);
             }
         };
-        if let Some(Update { set, event }) = changes.create {
+        if let Some(Update { set, events }) = changes.create {
             match sets.create(&PostParams::default(), &set).await {
-                Ok(_) => told(event),
+                Ok(_) => told(events),
                 Err(error) => return self.not_created(deployment, &set, &about, error).await,
             }
         }
-        for Update { set, event } in changes.update {
+        for Update { set, events } in changes.update {
             let name = set.metadata.name.as_deref().unwrap_or_default();
             sets.replace(name, &PostParams::default(), &set).await?;
-            told(event);
+            told(events);
         }
         for name in changes.delete {
             controller::ignore_gone(sets.delete(&name, &DeleteParams::default()).await)?;

@@ -28,8 +28,8 @@ pub struct Observed<'a> {
 pub struct Update {
     /// As it is to be.
     pub set: ReplicaSet,
-    /// What to tell of it, when it is written.
-    pub event: Option<String>,
+    /// What to tell of it, when it is written: each change of its size.
+    pub events: Vec<String>,
 }
 
 /// What is to be done, in this order.
@@ -58,7 +58,7 @@ struct Working<'a> {
     set: ReplicaSet,
     /// As it is stored; none when it is to be made.
     stored: Option<&'a ReplicaSet>,
-    event: Option<String>,
+    events: Vec<String>,
 }
 
 struct Round<'a> {
@@ -76,7 +76,7 @@ impl<'a> Round<'a> {
         let working = |set: &'a Arc<ReplicaSet>| Working {
             set: ReplicaSet::clone(set),
             stored: Some(&**set),
-            event: None,
+            events: Vec::new(),
         };
         Self {
             observed,
@@ -93,9 +93,13 @@ impl<'a> Round<'a> {
         }
         status::pause(&mut self.deployment, self.observed.now);
         self.keep_up_new();
-        if sets::spec(&self.deployment).paused == Some(true) || self.was_scaled() {
+        let is_paused = sets::spec(&self.deployment).paused == Some(true);
+        if is_paused || self.was_scaled() {
             self.scale();
-            self.clean_up();
+            // In the middle of a rollout, who looks at the history may still want to go back in it.
+            if is_paused {
+                self.clean_up();
+            }
             return self.counted();
         }
         if sets::is_rolling(&self.deployment) {
@@ -117,10 +121,10 @@ impl<'a> Round<'a> {
             ..Changes::default()
         };
         for working in self.sets {
-            let Working { set, stored, event } = working;
+            let Working { set, stored, events } = working;
             match stored {
-                None => changes.create = Some(Update { set, event }),
-                Some(stored) if *stored != set => changes.update.push(Update { set, event }),
+                None => changes.create = Some(Update { set, events }),
+                Some(stored) if *stored != set => changes.update.push(Update { set, events }),
                 Some(_) => {}
             }
         }
@@ -202,10 +206,11 @@ impl<'a> Round<'a> {
         sets::annotate_size(&self.deployment, &mut set);
         set.spec.get_or_insert_default().replicas = Some(size);
         let name = set.metadata.name.clone().unwrap_or_default();
+        let made = (size > 0).then(|| format!("Scaled up replica set {name} from 0 to {size}"));
         self.sets.push(Working {
             set,
             stored: None,
-            event: (size > 0).then(|| format!("Scaled up replica set {name} from 0 to {size}")),
+            events: made.into_iter().collect(),
         });
         let new = self.sets.len() - 1;
         self.new = Some(new);
@@ -232,7 +237,8 @@ impl<'a> Round<'a> {
         working.set.spec.get_or_insert_default().replicas = Some(size);
         let name = working.set.metadata.name.as_deref().unwrap_or_default();
         let direction = if size > before { "up" } else { "down" };
-        working.event = Some(format!("Scaled {direction} replica set {name} from {before} to {size}"));
+        let event = format!("Scaled {direction} replica set {name} from {before} to {size}");
+        working.events.push(event);
     }
 
     /// How large the new set may be now.

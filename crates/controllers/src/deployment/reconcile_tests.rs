@@ -63,7 +63,7 @@ fn changes(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> Changes {
 /// The events of a round, and what is deleted.
 fn told(changes: &Changes) -> Vec<String> {
     let updates = changes.create.iter().chain(&changes.update);
-    let events = updates.filter_map(|update| update.event.clone());
+    let events = updates.flat_map(|update| update.events.clone());
     events
         .chain(changes.delete.iter().map(|name| format!("delete {name}")))
         .collect()
@@ -163,6 +163,34 @@ fn rounds() {
                 set("i:2", 3, (3, 3, 0)),
             ],
             vec![down("i0", 2, 0)],
+        ),
+        (
+            "an old one loses its broken ones and then some: both are told",
+            rolling(),
+            vec![set("i:1", 1, (10, 10, 9)), set("i:2", 2, (3, 3, 3))],
+            vec![down("i1", 10, 9), down("i1", 9, 5)],
+        ),
+        (
+            "scaled in a rollout, the history stays",
+            deployment(|value| {
+                value["spec"]["replicas"] = 20.into();
+                value["spec"]["revisionHistoryLimit"] = 0.into();
+            }),
+            vec![
+                set("i:0", 1, (0, 0, 0)),
+                set("i:1", 2, (8, 8, 8)),
+                set("i:2", 3, (5, 5, 5)),
+            ],
+            vec![up("i1", 8, 14), up("i2", 5, 9)],
+        ),
+        (
+            "paused, the history is cut",
+            deployment(|value| {
+                value["spec"]["paused"] = true.into();
+                value["spec"]["revisionHistoryLimit"] = 0.into();
+            }),
+            vec![set("i:0", 1, (0, 0, 0)), set("i:2", 2, (10, 10, 10))],
+            vec!["delete web-i0".into()],
         ),
         (
             "the rollout is over",

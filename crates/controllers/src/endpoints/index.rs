@@ -197,6 +197,13 @@ impl Index {
         }
     }
 
+    /// Whether there is the Service.
+    pub fn has_service(&self, key: &str) -> bool {
+        let (namespace, name) = split(key);
+        let services = self.services.get(namespace);
+        services.is_some_and(|services| services.by_name.contains_key(name))
+    }
+
     /// Every Service.
     pub fn services(&self) -> Vec<Key> {
         let all = self.services.values().flat_map(|services| services.by_name.values());

@@ -9,16 +9,13 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::index::Observed;
-use super::{Change, MANAGED_BY, SERVICE_NAME, TRIGGER_TIME};
+use super::{Change, LEADER, MANAGED_BY, SERVICE_NAME, TRIGGER_TIME};
 
 /// Who manages these slices.
 const CONTROLLER: &str = "endpointslicemirroring-controller.k8s.io";
 
 /// Endpoints with this label are not mirrored: their writer writes slices too.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
-
-/// Marks Endpoints that are no endpoints but somebody's lock.
-const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 

@@ -15,11 +15,13 @@ mod v1;
 
 use std::sync::Arc;
 
+use client::events::{self, EventType};
 use client::kube::Error;
 use client::kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use client::{Client, Informers, WorkQueue};
+use client::{Client, Events, Informers, WorkQueue};
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 
 use crate::controller;
@@ -33,6 +35,9 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// Marks what belongs to a headless Service.
 const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Marks Endpoints that are no endpoints but somebody's lock.
+const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
 /// Says when the change happened that the write followed.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -102,7 +107,15 @@ pub async fn run(informers: &Informers) {
             }
         }
     };
-    let feed_endpoints = controller::feed(&endpoints, &for_v1, |change| Some(key_of(&change.object().metadata)));
+    // Endpoints may be written before their Service is, so that what comes without one is nobody's business; but one may
+    // have gone before this process came.
+    let left_over = endpoints.list();
+    let left_over = left_over.iter().filter(|endpoints| v1::may_be_left_over(endpoints));
+    left_over.for_each(|endpoints| for_v1.add(key_of(&endpoints.metadata)));
+    let feed_endpoints = controller::feed(&endpoints, &for_v1, |change| {
+        let key = key_of(&change.object().metadata);
+        index.lock().has_service(&key).then_some(key)
+    });
     let feed_hand_written = controller::feed(&endpoints, &for_mirror, |change| {
         Some(key_of(&change.object().metadata))
     });
@@ -117,19 +130,31 @@ pub async fn run(informers: &Informers) {
         }
     };
     let client = informers.client();
+    let told_of_slices = Events::new(client.clone(), "endpoint-slice-controller", None);
     let work_slices = || {
         controller::work("endpointslice", &for_slices, async |key: Key| {
             let changes = index.lock().observe(&key, slices::reconcile);
-            apply(client, &index, &key, changes).await
+            let applied = apply(client, &index, &key, changes).await;
+            if let Some(error) = applied.as_ref().err().filter(|error| is_told(error)) {
+                let (namespace, name) = split(&key);
+                if let Some(service) = services.get(Some(namespace), name) {
+                    let why = controller::message(error);
+                    let message = format!("Error updating Endpoint Slices for Service {key}: {why}");
+                    let about = events::reference(&*service);
+                    told_of_slices.record(&about, EventType::Warning, "FailedToUpdateEndpointSlices", message);
+                }
+            }
+            applied
         })
     };
+    let told_of_v1 = Events::new(client.clone(), "endpoint-controller", None);
     let work_v1 = || {
         controller::work("endpoints", &for_v1, async |key: Key| {
             let (namespace, name) = split(&key);
             let known = endpoints.get(Some(namespace), name);
             let decide = |observed: Observed<'_>| v1::reconcile(observed, known.as_deref());
             let change = index.lock().observe(&key, decide);
-            apply_v1(client, namespace, change).await
+            apply_v1(client, &told_of_v1, namespace, change).await
         })
     };
     let work_mirror = controller::work("endpointslice-mirroring", &for_mirror, async |key: Key| {
@@ -171,8 +196,7 @@ async fn apply(client: &Client, index: &Mutex<Index>, key: &str, changes: Vec<Ch
         match change {
             Change::Create(slice) => match api.create(&PostParams::default(), &slice).await {
                 Ok(written) => index.lock().written(written),
-                // The namespace is ending.
-                Err(Error::Api(status)) if [403, 404].contains(&status.code) => {}
+                Err(error) if is_useless(&error) => {}
                 Err(error) => return Err(error),
             },
             Change::Update(slice) => {
@@ -181,15 +205,8 @@ async fn apply(client: &Client, index: &Mutex<Index>, key: &str, changes: Vec<Ch
                 index.lock().written(written);
             }
             Change::Delete(slice) => {
-                let exactly = DeleteParams {
-                    preconditions: Some(Preconditions {
-                        uid: slice.metadata.uid.clone(),
-                        resource_version: None,
-                    }),
-                    ..Default::default()
-                };
                 let name = slice.metadata.name.as_deref().unwrap_or_default();
-                controller::ignore_gone(api.delete(name, &exactly).await)?;
+                controller::ignore_gone(api.delete(name, &exactly(&slice.metadata)).await)?;
                 index.lock().removed(&slice);
             }
         }
@@ -197,23 +214,69 @@ async fn apply(client: &Client, index: &Mutex<Index>, key: &str, changes: Vec<Ch
     Ok(())
 }
 
-async fn apply_v1(client: &Client, namespace: &str, change: Option<v1::Change>) -> Result<(), Error> {
+async fn apply_v1(client: &Client, events: &Events, namespace: &str, change: Option<v1::Change>) -> Result<(), Error> {
     let api = Api::<Endpoints>::namespaced(client.clone(), namespace);
+    let tell = |about: &Endpoints, reason: &str, what: &str, error: Error| {
+        if is_told(&error) {
+            let message = format!("{what} {}: {}", key_of(&about.metadata), controller::message(&error));
+            events.record(&events::reference(about), EventType::Warning, reason, message);
+        }
+        error
+    };
     match change {
         None => Ok(()),
         Some(v1::Change::Create(endpoints)) => match api.create(&PostParams::default(), &endpoints).await {
-            Err(Error::Api(status)) if [403, 404].contains(&status.code) => Ok(()),
-            created => created.map(drop),
+            Err(error) if is_useless(&error) => Ok(()),
+            Err(error) => {
+                let what = "Failed to create endpoint for service";
+                Err(tell(&endpoints, "FailedToCreateEndpoint", what, error))
+            }
+            Ok(_) => Ok(()),
         },
         Some(v1::Change::Update(endpoints)) => {
             let name = endpoints.metadata.name.clone().unwrap_or_default();
-            api.replace(&name, &PostParams::default(), &endpoints).await.map(drop)
+            let written = api.replace(&name, &PostParams::default(), &endpoints).await;
+            let told = |error| tell(&endpoints, "FailedToUpdateEndpoint", "Failed to update endpoint", error);
+            written.map(drop).map_err(told)
         }
-        Some(v1::Change::Delete(name)) => controller::ignore_gone(api.delete(&name, &DeleteParams::default()).await),
+        Some(v1::Change::Delete(meta)) => {
+            let name = meta.name.as_deref().unwrap_or_default();
+            // What somebody wrote does not come back, so the API itself is to say that the Service is gone: a Service may
+            // be newer than what is known here.
+            let services = Api::<Service>::namespaced(client.clone(), namespace);
+            if services.get_metadata_opt(name).await?.is_some() {
+                return Ok(());
+            }
+            match api.delete(name, &exactly(&meta)).await {
+                Err(error) if controller::is_conflict(&error) => Ok(()),
+                deleted => controller::ignore_gone(deleted),
+            }
+        }
     }
 }
 
-fn key_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Key {
+/// Deletes that object, and none that has come in its place.
+fn exactly(meta: &ObjectMeta) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: meta.uid.clone(),
+            resource_version: None,
+        }),
+        ..Default::default()
+    }
+}
+
+/// Whether nothing can be made, as the namespace is ending or gone.
+fn is_useless(error: &Error) -> bool {
+    controller::namespace_is_ending(error) || controller::is_gone(error)
+}
+
+/// Whether users are told of an error. That somebody else was faster is mended by the next attempt.
+fn is_told(error: &Error) -> bool {
+    !controller::is_conflict(error)
+}
+
+fn key_of(meta: &ObjectMeta) -> Key {
     format!(
         "{}/{}",
         meta.namespace.as_deref().unwrap_or_default(),

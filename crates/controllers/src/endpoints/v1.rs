@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::index::Observed;
-use super::{TRIGGER_TIME, pods};
+use super::{LEADER, TRIGGER_TIME, pods};
 
 /// Says who wrote Endpoints.
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -23,15 +23,20 @@ const MOST: usize = 1000;
 pub enum Change {
     Create(Endpoints),
     Update(Endpoints),
-    Delete(String),
+    Delete(ObjectMeta),
 }
 
-/// Decides what becomes of a Service's Endpoints.
+/// Whether Endpoints that are there at the start are to be looked at though no Service may be there for them: it may
+/// have gone while nobody looked. Those that are somebody's lock never have one.
+pub fn may_be_left_over(endpoints: &Endpoints) -> bool {
+    let annotations = endpoints.metadata.annotations.as_ref();
+    !annotations.is_some_and(|annotations| annotations.contains_key(LEADER))
+}
+
+/// Decides what becomes of a Service's Endpoints. They go with it, whoever wrote them.
 pub fn reconcile(observed: Observed<'_>, known: Option<&Endpoints>) -> Option<Change> {
     let Some(service) = observed.service else {
-        let name = known?.metadata.name.clone()?;
-        // Those of another writer are mirrored or not, but not ours to take away.
-        return is_own(&known?.metadata).then_some(Change::Delete(name));
+        return Some(Change::Delete(known?.metadata.clone()));
     };
     let spec = service.spec.as_ref()?;
     if spec.selector.as_ref().is_none_or(BTreeMap::is_empty) || spec.type_.as_deref() == Some("ExternalName") {
@@ -74,13 +79,6 @@ pub fn reconcile(observed: Observed<'_>, known: Option<&Endpoints>) -> Option<Ch
         Some(_) => Change::Update(new),
         None => Change::Create(new),
     })
-}
-
-fn is_own(meta: &ObjectMeta) -> bool {
-    let labels = meta.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(MANAGED_BY))
-        .is_some_and(|by| by == CONTROLLER)
 }
 
 /// Addresses by the numbers of their ports, and whether there were too many.
@@ -207,7 +205,7 @@ mod tests {
         assert_eq!(made.subsets, None);
         world.service = None;
         let gone = world.observe(|observed| reconcile(observed, Some(&made)));
-        assert_eq!(gone, Some(Change::Delete("web".into())));
+        assert_eq!(gone, Some(Change::Delete(made.metadata)));
     }
 
     #[test]
@@ -222,12 +220,22 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_wrote_stays() {
+    fn what_somebody_wrote_stays_until_its_service_goes() {
         let hand_written: Endpoints =
             serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "n"}})).unwrap();
         let mut world = World::new(service(json!({"selector": null})));
         assert_eq!(world.observe(|observed| reconcile(observed, Some(&hand_written))), None);
         world.service = None;
-        assert_eq!(world.observe(|observed| reconcile(observed, Some(&hand_written))), None);
+        let gone = world.observe(|observed| reconcile(observed, Some(&hand_written)));
+        assert_eq!(gone, Some(Change::Delete(hand_written.metadata.clone())));
+        assert_eq!(world.observe(|observed| reconcile(observed, None)), None);
+
+        assert!(may_be_left_over(&hand_written));
+        let mut lock = hand_written;
+        lock.metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(LEADER.into(), "{}".into());
+        assert!(!may_be_left_over(&lock));
     }
 }

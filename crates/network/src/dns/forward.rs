@@ -15,9 +15,6 @@ use hickory_resolver::{
 };
 use parking_lot::Mutex;
 
-/// The file that names the machine's resolvers.
-pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
-
 /// As many answers are kept.
 const KEPT: u64 = 4096;
 
@@ -39,7 +36,7 @@ pub(super) enum Found {
 pub(super) struct Forwarder {
     /// This server, which must not ask itself.
     own: Ipv4Addr,
-    /// What names the others.
+    /// What names the others; empty when there are none.
     file: PathBuf,
     current: Mutex<Current>,
 }
@@ -83,6 +80,9 @@ impl Forwarder {
 
     /// The resolvers that the file names now. Looking whether it is another file is cheaper than asking anyone.
     fn resolver(&self) -> Option<Arc<TokioResolver>> {
+        if self.file.as_os_str().is_empty() {
+            return None;
+        }
         let modified = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok();
         let mut current = self.current.lock();
         if modified.is_none() || current.modified != modified {

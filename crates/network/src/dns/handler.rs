@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 
 use super::{
     forward::{Forwarder, Found},
-    zone::{Answer, Zone},
+    zone::{Answer, Followed, Zone},
 };
 
 /// The largest answer in one packet: what every path passes in one piece.
@@ -30,6 +30,9 @@ const PAYLOAD: u16 = 1232;
 
 /// The most time that an answer from elsewhere takes: clients ask again after five seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// The same where the cluster has an answer of its own.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers from the zone, or from the machine's resolvers.
 pub(super) struct Handler {
@@ -59,10 +62,35 @@ impl Handler {
     }
 
     async fn respond(&self, question: &LowerName, original: &Name, kind: RecordType) -> Response {
-        let (answer, authority) = {
+        let (followed, authority) = {
             let zone = self.zone.read();
-            (zone.answer(original, kind), zone.authority())
+            (zone.follow(original, kind), zone.authority())
         };
+        let Followed { aliases, name, answer } = followed;
+        if !aliases.is_empty() {
+            // What is known of the last name, be it nothing, is added to what led there.
+            let last = match answer {
+                Answer::Elsewhere => self.ask(&name, kind, PATIENCE).await,
+                Answer::ElsewhereOr(own) => self.ask_or(&name, kind, *own).await,
+                own => self.own(own, None),
+            };
+            let mut answers = aliases;
+            answers.extend(last.answers);
+            return Response {
+                authoritative: true,
+                answers,
+                ..Response::default()
+            };
+        }
+        match answer {
+            Answer::Elsewhere => self.ask(&Name::from(question), kind, PATIENCE).await,
+            Answer::ElsewhereOr(own) => self.ask_or(&Name::from(question), kind, *own).await,
+            own => self.own(own, authority),
+        }
+    }
+
+    /// What the zone itself says.
+    fn own(&self, answer: Answer, authority: Option<Record>) -> Response {
         let negative = |code| Response {
             code,
             authoritative: true,
@@ -83,31 +111,30 @@ impl Handler {
                     ..Response::default()
                 }
             }
-            Answer::Alias(record, target) => {
-                let mut response = Response {
-                    authoritative: true,
-                    answers: vec![*record],
-                    ..Response::default()
-                };
-                if kind != RecordType::CNAME {
-                    // What the name stands for may be a name of the cluster's, but no chain of them.
-                    let inside = self.zone.read().answer(&target, kind);
-                    match inside {
-                        Answer::Found { answers, .. } => response.answers.extend(answers),
-                        Answer::Elsewhere => response.answers.extend(self.ask(&target, kind).await.answers),
-                        Answer::Alias(..) | Answer::Nothing | Answer::NoName => {}
-                    }
-                }
-                response
-            }
-            Answer::Nothing => negative(ResponseCode::NoError),
             Answer::NoName => negative(ResponseCode::NXDomain),
-            Answer::Elsewhere => self.ask(&Name::from(question), kind).await,
+            Answer::Alias(record, _) => Response {
+                authoritative: true,
+                answers: vec![*record],
+                ..Response::default()
+            },
+            Answer::Nothing | Answer::Elsewhere | Answer::ElsewhereOr(_) => negative(ResponseCode::NoError),
         }
     }
 
-    async fn ask(&self, name: &Name, kind: RecordType) -> Response {
-        match tokio::time::timeout(PATIENCE, self.forwarder.look_up(name, kind)).await {
+    /// Asks for a name that is the cluster's only when nobody else has it. The answer is not one of the cluster's domain.
+    async fn ask_or(&self, name: &Name, kind: RecordType, own: Answer) -> Response {
+        let outside = self.ask(name, kind, SHORT_PATIENCE).await;
+        match outside.code {
+            ResponseCode::NoError => outside,
+            _ => Response {
+                authoritative: false,
+                ..self.own(own, None)
+            },
+        }
+    }
+
+    async fn ask(&self, name: &Name, kind: RecordType, patience: Duration) -> Response {
+        match tokio::time::timeout(patience, self.forwarder.look_up(name, kind)).await {
             Ok(Found::Records(answers)) => Response {
                 answers,
                 ..Response::default()

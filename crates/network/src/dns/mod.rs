@@ -8,7 +8,7 @@ mod forward;
 mod handler;
 mod zone;
 
-use std::{io, net::IpAddr, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use client::{Change, Informers};
 use hickory_proto::rr::Name;
@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::{Error, Result, addresses, netlink};
-use forward::{Forwarder, RESOLV_CONF};
+use forward::Forwarder;
 use handler::Handler;
 use zone::Zone;
 
@@ -44,12 +44,14 @@ pub struct Settings {
     pub cluster_cidr: String,
     /// The range of all Services of the cluster.
     pub service_cidr: String,
+    /// The file that names the resolvers of all other names; empty: there are none.
+    pub resolv_conf: PathBuf,
 }
 
 /// A server that has its address and sockets, but is not at work yet.
 pub struct Dns {
     zone: Arc<RwLock<Zone>>,
-    address: Ipv4Addr,
+    forwarder: Forwarder,
     udp: UdpSocket,
     tcp: TcpListener,
 }
@@ -77,7 +79,7 @@ impl Dns {
         };
         Ok(Dns {
             zone: Arc::new(RwLock::new(Zone::new(domain, address, ranges))),
-            address,
+            forwarder: Forwarder::new(address, &settings.resolv_conf),
             udp: UdpSocket::bind((address, PORT)).await.map_err(listening)?,
             tcp: TcpListener::bind((address, PORT)).await.map_err(listening)?,
         })
@@ -87,7 +89,7 @@ impl Dns {
     pub async fn run(self, informers: &Informers) {
         let Dns {
             zone,
-            address,
+            forwarder,
             udp,
             tcp,
         } = self;
@@ -107,7 +109,7 @@ impl Dns {
         while let Some(change) = namespace_changes.try_next() {
             take_namespace(&zone, &change);
         }
-        let mut server = Server::new(Handler::new(zone.clone(), Forwarder::new(address, RESOLV_CONF)));
+        let mut server = Server::new(Handler::new(zone.clone(), forwarder));
         server.register_socket(udp);
         server.register_listener(tcp, IDLE, WAITING);
         loop {

@@ -35,6 +35,9 @@ const NEGATIVE_TTL: u32 = 5;
 
 const VERSION: &str = "1.1.0";
 
+/// As many names that stand for others are followed.
+const CHAIN: usize = 8;
+
 /// What DNS knows of the cluster.
 pub(crate) struct Zone {
     domain: Name,
@@ -64,6 +67,18 @@ pub(crate) enum Answer {
     NoName,
     /// Somebody else is to be asked.
     Elsewhere,
+    /// Somebody else is to be asked, and this is the answer when they do not know the name: it is outside of the domain.
+    ElsewhereOr(Box<Answer>),
+}
+
+/// What a name comes to by the names that it stands for.
+pub(crate) struct Followed {
+    /// From each name to the next.
+    pub aliases: Vec<Record>,
+    /// The last one.
+    pub name: Name,
+    /// What there is to answer for it. No [`Answer::Alias`], but for a chain that is too long, as a ring is.
+    pub answer: Answer,
 }
 
 impl Answer {
@@ -164,8 +179,29 @@ impl Zone {
         Some(Record::from_rdata(self.domain.clone(), NEGATIVE_TTL, RData::SOA(soa)))
     }
 
+    /// Answers a question. A name that stands for another is followed as far as the cluster's names go.
+    pub(crate) fn follow(&self, question: &Name, kind: RecordType) -> Followed {
+        let mut followed = Followed {
+            aliases: Vec::new(),
+            name: question.clone(),
+            answer: self.answer(question, kind),
+        };
+        while followed.aliases.len() < CHAIN {
+            let Answer::Alias(record, target) = followed.answer else {
+                break;
+            };
+            followed.aliases.push(*record);
+            followed.answer = match kind {
+                RecordType::CNAME => Answer::Nothing,
+                _ => self.answer(&target, kind),
+            };
+            followed.name = target;
+        }
+        followed
+    }
+
     /// Answers a question.
-    pub(crate) fn answer(&self, question: &Name, kind: RecordType) -> Answer {
+    fn answer(&self, question: &Name, kind: RecordType) -> Answer {
         if !self.domain.zone_of(question) {
             return match self.unqualified(question, kind) {
                 Some(answer) => answer,
@@ -213,7 +249,8 @@ impl Zone {
     }
 
     /// Answers for `web.default` and `web.default.svc` as they are. Clients come to these names by their search list
-    /// before they ask for them so, but for busybox' nslookup, which does not search for what has a dot.
+    /// before they ask for them so, but for busybox' nslookup, which does not search for what has a dot. They are not in
+    /// the cluster's domain: in a namespace `com` they may be somebody's, who goes before.
     fn unqualified(&self, question: &Name, kind: RecordType) -> Option<Answer> {
         let labels: Vec<String> = question
             .iter()
@@ -225,7 +262,8 @@ impl Zone {
         };
         let observed = self.picture.get(&key(Some(namespace), service))?;
         let record = |data| Record::from_rdata(question.clone(), TTL, data);
-        Some(self.service(&observed, &[service, namespace, "svc"], &[], kind, &record))
+        let own = self.service(&observed, &[service, namespace, "svc"], &[], kind, &record);
+        Some(Answer::ElsewhereOr(Box::new(own)))
     }
 
     /// Answers what is asked of a Service's name `here`, or a name below it.
@@ -411,139 +449,5 @@ fn dashed(label: &str) -> Option<Ipv4Addr> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "the cases are well-formed")]
-    use client::Change;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn zone() -> Zone {
-        let ranges = ["10.244.0.0/16", "10.96.0.0/12"].map(|range| range.parse().unwrap());
-        let mut zone = Zone::new(
-            Name::from_ascii("cluster.local.").unwrap(),
-            Ipv4Addr::new(10, 96, 0, 10),
-            ranges,
-        );
-        zone.namespace("default", true);
-        let mut add = |name: &str, spec: Value, endpoints: Value| {
-            let service =
-                serde_json::from_value(json!({"metadata": {"namespace": "default", "name": name}, "spec": spec}));
-            let slice = serde_json::from_value(json!({
-                "metadata": {"namespace": "default", "name": format!("{name}-1"), "labels": {"kubernetes.io/service-name": name}},
-                "addressType": "IPv4", "endpoints": endpoints,
-                "ports": [{"name": "http", "port": 8090, "protocol": "TCP"}],
-            }));
-            let (object, previous) = (Arc::new(service.unwrap()), None);
-            let named = zone.picture().service(Change::Applied { object, previous }).unwrap();
-            let (object, previous) = (Arc::new(slice.unwrap()), None);
-            zone.picture().slice(Change::Applied { object, previous });
-            zone.refresh(&named);
-        };
-        let ports = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
-        add(
-            "web",
-            json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": ports}),
-            json!([{"addresses": ["10.244.0.9"]}]),
-        );
-        add(
-            "set",
-            json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports}),
-            json!([
-                {"addresses": ["10.244.0.1"], "hostname": "first"},
-                {"addresses": ["10.244.0.2"], "conditions": {"ready": true}},
-                {"addresses": ["10.244.0.3"], "conditions": {"ready": false}},
-            ]),
-        );
-        add("none", json!({"clusterIP": "None", "clusterIPs": ["None"]}), json!([]));
-        add(
-            "far",
-            json!({"type": "ExternalName", "externalName": "example.org"}),
-            json!([]),
-        );
-        zone
-    }
-
-    fn ask(zone: &Zone, kind: RecordType, name: &str) -> String {
-        let show = |records: &[Record]| {
-            let shown: Vec<String> = records.iter().map(|record| record.data.to_string()).collect();
-            shown.join(", ")
-        };
-        match zone.answer(&Name::from_ascii(name).unwrap(), kind) {
-            Answer::Found { answers, additionals } if additionals.is_empty() => show(&answers),
-            Answer::Found { answers, additionals } => format!("{} + {}", show(&answers), show(&additionals)),
-            Answer::Alias(record, _) => format!("-> {}", record.data),
-            other => format!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn names_of_the_specification() {
-        use RecordType::{A, AAAA, PTR, SRV, TXT};
-        let zone = zone();
-        for (kind, name, expected) in [
-            (A, "web.default.svc.cluster.local.", "10.96.0.5"),
-            (A, "WEB.Default.svc.cluster.local.", "10.96.0.5"),
-            (AAAA, "web.default.svc.cluster.local.", "Nothing"),
-            (A, "10-244-0-9.web.default.svc.cluster.local.", "10.244.0.9"),
-            (
-                SRV,
-                "_http._tcp.web.default.svc.cluster.local.",
-                "0 100 80 web.default.svc.cluster.local. + 10.96.0.5",
-            ),
-            (A, "_http._tcp.web.default.svc.cluster.local.", "Nothing"),
-            (SRV, "_http._udp.web.default.svc.cluster.local.", "NoName"),
-            (SRV, "_https._tcp.web.default.svc.cluster.local.", "NoName"),
-            (A, "set.default.svc.cluster.local.", "10.244.0.1, 10.244.0.2"),
-            (A, "first.set.default.svc.cluster.local.", "10.244.0.1"),
-            (A, "10-244-0-2.set.default.svc.cluster.local.", "10.244.0.2"),
-            (A, "10-244-0-3.set.default.svc.cluster.local.", "NoName"),
-            (
-                SRV,
-                "_http._tcp.set.default.svc.cluster.local.",
-                "0 50 8090 first.set.default.svc.cluster.local., 0 50 8090 10-244-0-2.set.default.svc.cluster.local. \
-                 + 10.244.0.2, 10.244.0.1",
-            ),
-            (A, "none.default.svc.cluster.local.", "NoName"),
-            (A, "far.default.svc.cluster.local.", "-> example.org."),
-            (A, "10-244-7-7.default.pod.cluster.local.", "10.244.7.7"),
-            (A, "10-244-7-7.nowhere.pod.cluster.local.", "NoName"),
-            (A, "10-244-7.default.pod.cluster.local.", "NoName"),
-            (A, "default.svc.cluster.local.", "Nothing"),
-            (A, "svc.cluster.local.", "Nothing"),
-            (A, "cluster.local.", "Nothing"),
-            (A, "nowhere.svc.cluster.local.", "NoName"),
-            (A, "gone.default.svc.cluster.local.", "NoName"),
-            (A, "web.nowhere.svc.cluster.local.", "NoName"),
-            (A, "a.b.c.web.default.svc.cluster.local.", "NoName"),
-            (A, "example.org.cluster.local.", "NoName"),
-            (TXT, "dns-version.cluster.local.", "1.1.0"),
-            (A, "ns.dns.cluster.local.", "10.96.0.10"),
-            (PTR, "5.0.96.10.in-addr.arpa.", "web.default.svc.cluster.local."),
-            (PTR, "1.0.244.10.in-addr.arpa.", "first.set.default.svc.cluster.local."),
-            (PTR, "9.0.244.10.in-addr.arpa.", "NoName"),
-            (PTR, "6.0.96.10.in-addr.arpa.", "NoName"),
-            (PTR, "1.2.0.192.in-addr.arpa.", "Elsewhere"),
-            (A, "example.org.", "Elsewhere"),
-            (A, "web.default.", "10.96.0.5"),
-            (A, "web.default.svc.", "10.96.0.5"),
-            (A, "gone.default.", "Elsewhere"),
-            (A, "xcluster.local.", "Elsewhere"),
-        ] {
-            assert_eq!(ask(&zone, kind, name), expected, "{kind} {name}");
-        }
-    }
-
-    #[test]
-    fn what_is_gone_is_not_named() {
-        let mut zone = zone();
-        let service: Service =
-            serde_json::from_value(json!({"metadata": {"namespace": "default", "name": "web"}})).unwrap();
-        let named = zone.picture().service(Change::Deleted(Arc::new(service))).unwrap();
-        zone.refresh(&named);
-        assert_eq!(ask(&zone, RecordType::A, "web.default.svc.cluster.local."), "NoName");
-        assert_eq!(ask(&zone, RecordType::PTR, "5.0.96.10.in-addr.arpa."), "NoName");
-        let authority = zone.authority().unwrap();
-        assert_eq!(authority.name.to_string(), "cluster.local.");
-    }
-}
+#[path = "zone_tests.rs"]
+mod tests;

@@ -102,6 +102,7 @@ async fn open_services(settings: &Settings) -> Result<(Proxy, Dns)> {
         domain: settings.cluster_domain.clone(),
         cluster_cidr: settings.cluster_cidr.clone(),
         service_cidr: settings.service_cidr.clone(),
+        resolv_conf: settings.kubelet.resolv_conf.clone().into(),
     })
     .await?;
     Ok((proxy, dns))

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{HEADLESS, is_headless, is_outside, needs_health_check, service_type};
 use crate::field::{FieldError, Path};
+use crate::kinds::addresses::{self as shared, NO_ADDRESS};
 use crate::meta::{names, validate_labels};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -17,7 +18,6 @@ const POLICIES: &[&str] = &["Cluster", "Local"];
 const FAMILIES: &[&str] = &["IPv4", "IPv6"];
 const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
 const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
-const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 /// What load balancers are kept from.
 const KUBELET_PORT: i32 = 10250;
@@ -45,7 +45,7 @@ pub(super) fn service(service: &Service) -> Vec<FieldError> {
     }
     for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
         let list = path.child("externalIPs");
-        external_ip(ip, &list.index(index), &mut errors);
+        shared::reachable(ip, &list.index(index), &mut errors);
     }
     if !TYPES.contains(&kind) {
         errors.push(FieldError::not_supported(&path.child("type"), kind, TYPES));
@@ -370,43 +370,6 @@ fn affinity(spec: &ServiceSpec, path: &Path<'_>, errors: &mut Vec<FieldError>) {
         let client = config.child("clientIP");
         let detail = format!("must be greater than 0 and less than {MAX_AFFINITY_SECONDS}");
         errors.push(FieldError::invalid(&client.child("timeoutSeconds"), seconds, detail));
-    }
-}
-
-fn external_ip(ip: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
-    let Ok(address) = ip.parse::<IpAddr>() else {
-        errors.push(FieldError::invalid(path, ip, NO_ADDRESS));
-        return;
-    };
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    let link_local_multicast = match address {
-        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
-    };
-    for (bad, detail) in [
-        (
-            address.is_unspecified(),
-            "may not be unspecified (0.0.0.0 or ::)".to_owned(),
-        ),
-        (
-            address.is_loopback(),
-            "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned(),
-        ),
-        (
-            link_local,
-            "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned(),
-        ),
-        (
-            link_local_multicast,
-            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned(),
-        ),
-    ] {
-        if bad {
-            errors.push(FieldError::invalid(path, ip, detail));
-        }
     }
 }
 
