@@ -233,6 +233,24 @@ impl Cluster {
         });
     }
 
+    /// Waits until an event about an object of that name is of this type and reason and has these words in its message.
+    #[track_caller]
+    pub fn until_told(&self, name: &str, kind: &str, reason: &str, words: &str) {
+        let told = |line: &str| {
+            let message = line.strip_prefix(kind)?.trim_start().strip_prefix(reason)?;
+            (message.starts_with(' ') && message.contains(words)).then_some(())
+        };
+        eventually(&format!("{kind} {reason} {words:?} of {name}"), || {
+            self.events(name).lines().find_map(told)
+        });
+    }
+
+    /// Waits until a Warning event says this.
+    #[track_caller]
+    pub fn until_warning(&self, name: &str, reason: &str, words: &str) {
+        self.until_told(name, "Warning", reason, words);
+    }
+
     /// The binary itself, inside the namespace, with this cluster's run directory.
     #[track_caller]
     pub fn podium(&self, args: &[&str]) -> Output {
