@@ -358,6 +358,7 @@ impl Worker {
             image_user: image.user.clone(),
             env,
             mounts,
+            devices: volumes::devices(container, &volumes).map_err(refused)?,
             memory_capacity: self.context.capacity.memory,
             users,
             seccomp_profiles: self.context.config.seccomp_dir(),
@@ -441,16 +442,6 @@ impl Worker {
     ) -> Result<Vec<Mount>, String> {
         let none = Default::default();
         let paths = self.volumes.as_ref().unwrap_or(&none);
-        if container
-            .volume_devices
-            .as_ref()
-            .is_some_and(|devices| !devices.is_empty())
-        {
-            return Err(format!(
-                "volumeDevices of container {:?} are not served by this build",
-                container.name
-            ));
-        }
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
             let part = part(mount, env)?;

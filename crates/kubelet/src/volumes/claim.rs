@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::nfs::Nfs;
 use super::resolve::Context;
-use super::{Source, resolve};
+use super::{Source, device, resolve};
 use crate::pods::pod::PodExt;
 
 /// A claim's volume.
@@ -52,8 +52,15 @@ fn bound(pod: &Pod, claim: &PersistentVolumeClaim, made_for_it: bool) -> Result<
     Ok(volume)
 }
 
-/// Finds it.
-pub async fn find(pod: &Pod, name: &str, made_for_it: bool, context: &Context<'_>) -> Result<Claimed, String> {
+/// Finds what the claim `name` stands for, which is the pod's volume `volume`.
+pub async fn find(
+    pod: &Pod,
+    volume: &str,
+    name: &str,
+    made_for_it: bool,
+    context: &Context<'_>,
+) -> Result<Claimed, String> {
+    let used_as = volume;
     let client: &Client = context.client;
     let processing = |error: String| format!("error processing PVC {}/{name}: {error}", pod.namespace());
     let claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), pod.namespace())
@@ -68,10 +75,15 @@ pub async fn find(pod: &Pod, name: &str, made_for_it: bool, context: &Context<'_
         return Err(processing(format!("PV {name} is bound to another claim")));
     }
     let spec = volume.spec.unwrap_or_default();
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err("volumes of mode Block are not served by this build".into());
-    }
-    let (plugin, source) = if let Some(host) = spec.host_path {
+    let block = spec.volume_mode.as_deref() == Some("Block");
+    device::fits(pod, used_as, block).map_err(processing)?;
+    let (plugin, source) = if block {
+        let local = spec.local.ok_or_else(|| {
+            format!("PersistentVolume {name:?} of mode Block is of a kind that is not served by this build")
+        })?;
+        let path = local.path.into();
+        ("local-volume", Source::Device { path })
+    } else if let Some(host) = spec.host_path {
         let kind = host.type_.unwrap_or_default();
         let path = host.path.into();
         ("host-path", Source::Host { path, kind })

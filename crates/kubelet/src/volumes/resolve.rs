@@ -40,7 +40,7 @@ pub async fn resolve(pod: &Pod, volume: &Volume, context: &Context<'_>) -> Resul
         (None, None) => None,
     };
     if let Some((name, made_for_it, read_only)) = claim {
-        let found = claim::find(pod, &name, made_for_it, context).await?;
+        let found = claim::find(pod, &volume.name, &name, made_for_it, context).await?;
         return Ok(Resolved {
             name: found.volume,
             plugin: found.plugin,
