@@ -340,6 +340,41 @@ fn pods_share_a_ceph_file_system() {
         "MountVolume.SetUp failed for volume \"v\" : read secretFile /nowhere/keyring: ",
     );
 
+    // Another user than the administrator, whose key is alone in a file of the node, or in a Secret of another namespace than the pod's.
+    let bare = scratch.path().join("web.secret");
+    std::fs::write(&bare, ceph.key_of("client.web") + "\n").expect("a key");
+    let by_bare_key = format!(
+        "{{name: v, cephfs: {{monitors: ['{MONITOR}'], user: web, secretFile: {}}}}}",
+        bare.display()
+    );
+    cluster.create(&pod("web", "{name: v, mountPath: /v}", &by_bare_key, ""));
+    let secret = |key: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: web, namespace: keys}}, stringData: {{key: '{key}'}}}}"
+        )
+    };
+    cluster.kubectl(&["create", "namespace", "keys"]).ok();
+    // The key is another's at first.
+    cluster.create(&secret(&ceph.key_of("osd.0")));
+    cluster.create(&format!(
+        "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: shared}}, spec: {{accessModes: [ReadWriteMany], storageClassName: '', capacity: {{storage: 1Gi}}, claimRef: {{namespace: default, name: shared}}, cephfs: {{monitors: ['{MONITOR}'], user: web, path: /sub, secretRef: {{name: web, namespace: keys}}}}}}}}\n---\n\
+         {{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: shared}}, spec: {{accessModes: [ReadWriteMany], storageClassName: '', volumeName: shared, resources: {{requests: {{storage: 1Gi}}}}}}}}"
+    ));
+    let claimed = "{name: v, persistentVolumeClaim: {claimName: shared}}";
+    cluster.create(&pod("claims", "{name: v, mountPath: /v}", claimed, ""));
+    cluster.until_warning(
+        "claims",
+        "FailedMount",
+        "MountVolume.SetUp failed for volume \"shared\" : CephFS: ",
+    );
+    cluster
+        .kubectl_with(&["replace", "-f", "-"], &secret(&ceph.key_of("client.web")))
+        .ok();
+    cluster.wait_ready("web");
+    cluster.wait_ready("claims");
+    assert_eq!(cluster.exec("web", "head /v/sub/f; echo of-web > /v/sub/h"), "from-a\n");
+    assert_eq!(cluster.exec("claims", "head /v/h"), "of-web\n");
+
     // The server goes and comes back; whoever has the file system mounted does not notice.
     cluster.kill_server();
     cluster.start_server();

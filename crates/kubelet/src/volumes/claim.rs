@@ -3,9 +3,10 @@
 use client::Client;
 use client::kube::{self, Api};
 use k8s_openapi::api::core::v1::{
-    CephFSVolumeSource, LocalObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+    CephFSPersistentVolumeSource, CephFSVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Secret,
 };
 
+use super::ceph::Ceph;
 use super::nfs::Nfs;
 use super::resolve::Context;
 use super::{Source, device, resolve};
@@ -96,24 +97,7 @@ pub async fn find(
         };
         ("local-volume", source)
     } else if let Some(ceph) = spec.cephfs {
-        let secret = ceph.secret_ref.as_ref();
-        if secret
-            .and_then(|secret| secret.namespace.as_deref())
-            .is_some_and(|other| other != pod.namespace())
-        {
-            return Err("a CephFS secretRef in another namespace is not served by this build".into());
-        }
-        let source = CephFSVolumeSource {
-            secret_ref: secret.map(|secret| LocalObjectReference {
-                name: secret.name.clone().unwrap_or_default(),
-            }),
-            monitors: ceph.monitors,
-            path: ceph.path,
-            read_only: ceph.read_only,
-            secret_file: ceph.secret_file,
-            user: ceph.user,
-        };
-        ("cephfs", Source::Ceph(resolve::ceph(&source, context.objects).await?))
+        ("cephfs", Source::Ceph(self::ceph(pod, ceph, context).await?))
     } else if let Some(nfs) = spec.nfs {
         let options = spec.mount_options.unwrap_or_default();
         ("nfs", Source::Nfs(Nfs::of(nfs, options)))
@@ -127,6 +111,35 @@ pub async fn find(
         plugin,
         source,
     })
+}
+
+/// A Ceph file system, whose key may be in any namespace: whoever makes volumes may say so.
+async fn ceph(pod: &Pod, ceph: CephFSPersistentVolumeSource, context: &Context<'_>) -> Result<Ceph, String> {
+    let secret = ceph.secret_ref.unwrap_or_default();
+    let name = secret.name.unwrap_or_default();
+    let namespace = secret.namespace.filter(|namespace| !namespace.is_empty());
+    let key = match namespace.filter(|namespace| namespace != pod.namespace()) {
+        _ if name.is_empty() => None,
+        None => Some(resolve::own_ceph_key(&name, context.objects).await?),
+        Some(other) => {
+            let found = Api::<Secret>::namespaced(context.client.clone(), &other)
+                .get(&name)
+                .await;
+            let found = found.map_err(|error| format!("couldn't get secret {other}/{name} err: {}", said(error)))?;
+            let data = found.data.unwrap_or_default();
+            let data = data.into_iter().map(|(key, value)| (key, value.0)).collect();
+            Some(resolve::ceph_key(&name, &data)?)
+        }
+    };
+    let source = CephFSVolumeSource {
+        secret_ref: None,
+        monitors: ceph.monitors,
+        path: ceph.path,
+        read_only: ceph.read_only,
+        secret_file: ceph.secret_file,
+        user: ceph.user,
+    };
+    Ok(resolve::ceph_with(&source, key))
 }
 
 #[cfg(test)]
