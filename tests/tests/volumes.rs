@@ -246,7 +246,7 @@ fn kinds_of_directories() {
     let below = Mount::memory("mode=1777", at("shared/below"));
     std::fs::create_dir(at("shared/both")).expect("a directory");
     let host = format!("{{name: host, hostPath: {{path: {}}}}}", at("shared"));
-    let deep = "{name: host, mountPath: /ro, readOnly: true}, {name: host, mountPath: /deep, readOnly: true, recursiveReadOnly: Enabled}, {name: host, mountPath: /both, mountPropagation: Bidirectional}";
+    let deep = "{name: host, mountPath: /ro, readOnly: true}, {name: host, mountPath: /deep, readOnly: true, recursiveReadOnly: Enabled}, {name: host, mountPath: /both, mountPropagation: Bidirectional}, {name: host, mountPath: /own}, {name: host, mountPath: /from, mountPropagation: HostToContainer}";
     let reaching = pod("reaches", deep, &host, "");
     let said = cluster.kubectl_with(&["create", "-f", "-"], &reaching).fails();
     assert!(
@@ -264,8 +264,18 @@ fn kinds_of_directories() {
     assert_eq!(cluster.field("reaches", modes), "Disabled Enabled Disabled");
     cluster.exec(
         "reaches",
-        "mount -t tmpfs inner /both/both && echo inner > /both/both/f",
+        "mount -t tmpfs inner /both/both && echo inner > /both/both/f; for at in own from; do mkdir /own/of-$at; mount -t tmpfs inner /$at/of-$at && echo inner > /$at/of-$at/f; done",
     );
+    assert_eq!(
+        cluster.exec("reaches", "cat /from/both/f; ls /own/both /deep/both"),
+        "inner\n/deep/both:\n\n/own/both:\n"
+    );
+    for mounted in ["of-own", "of-from"] {
+        let seen = std::fs::read_dir(at(&format!("shared/{mounted}")))
+            .expect("a directory")
+            .count();
+        assert_eq!(seen, 0, "{mounted} is the container's alone");
+    }
     assert_eq!(
         std::fs::read_to_string(at("shared/both/f")).ok().as_deref(),
         Some("inner\n")
@@ -278,6 +288,7 @@ fn kinds_of_directories() {
     let later = Mount::memory("mode=755", at("shared/later"));
     std::fs::write(at("shared/later/f"), "later").expect("a file");
     assert_eq!(cluster.exec("all", "cat /rw/later/f"), "later");
+    assert_eq!(cluster.exec("all", "ls /ro/later"), "", "and only there");
     assert_eq!(
         cluster.field(
             "all",
