@@ -63,7 +63,7 @@ impl Ceph {
             daemons: Vec::new(),
         };
         fs::write(ceph.keyring(), "").expect("the keyring");
-        let keys: [(&str, &[(&str, &str)]); 4] = [
+        let keys: [(&str, &[(&str, &str)]); 5] = [
             ("mon.", &[("mon", "allow *")]),
             (
                 "client.admin",
@@ -73,6 +73,10 @@ impl Ceph {
                     ("mds", "allow *"),
                     ("mgr", "allow *"),
                 ],
+            ),
+            (
+                "client.web",
+                &[("mon", "allow r"), ("osd", "allow rw"), ("mds", "allow rw")],
             ),
             ("osd.0", &[("mon", "allow profile osd"), ("osd", "allow *")]),
             (
@@ -98,8 +102,13 @@ impl Ceph {
 
     /// The key of the administrator.
     pub fn key(&self) -> String {
+        self.key_of("client.admin")
+    }
+
+    /// Somebody's key; `client.web` is a user who may read and write files and nothing else.
+    pub fn key_of(&self, name: &str) -> String {
         let mut command = Command::new("ceph-authtool");
-        command.arg(self.keyring()).args(["-p", "-n", "client.admin"]);
+        command.arg(self.keyring()).args(["-p", "-n", name]);
         run(&mut command, "").ok().trim().to_owned()
     }
 

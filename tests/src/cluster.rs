@@ -92,6 +92,18 @@ impl Cluster {
     /// With the server's log, when it ends or never gets there.
     #[track_caller]
     pub fn start_server(&mut self) {
+        self.start_api();
+        let _ = self.kubectl(&["wait", "--for=create", "node/node", "--timeout=30s"]);
+        let ready = self.kubectl(&["wait", "--for=condition=Ready", "node/node", "--timeout=60s"]);
+        assert_eq!(ready.code, 0, "{ready}\n{}", self.log());
+    }
+
+    /// Starts the server and waits until its API answers.
+    ///
+    /// # Panics
+    /// With the server's log, when it ends or never gets there.
+    #[track_caller]
+    pub fn start_api(&mut self) {
         let mut command = self.server_command();
         let log = File::options()
             .create(true)
@@ -108,9 +120,6 @@ impl Cluster {
             self.assert_server_runs();
             (path.exists() && self.kubectl(&["get", "--raw", "/readyz"]).code == 0).then_some(())
         });
-        let _ = self.kubectl(&["wait", "--for=create", "node/node", "--timeout=30s"]);
-        let ready = self.kubectl(&["wait", "--for=condition=Ready", "node/node", "--timeout=60s"]);
-        assert_eq!(ready.code, 0, "{ready}\n{}", self.log());
     }
 
     /// `podium server` with this cluster's directories and flags, inside its namespace.
@@ -231,6 +240,24 @@ impl Cluster {
         eventually(&format!("an event {words:?} of {name}"), || {
             self.events(name).contains(words).then_some(())
         });
+    }
+
+    /// Waits until an event about an object of that name is of this type and reason and has these words in its message.
+    #[track_caller]
+    pub fn until_told(&self, name: &str, kind: &str, reason: &str, words: &str) {
+        let told = |line: &str| {
+            let message = line.strip_prefix(kind)?.trim_start().strip_prefix(reason)?;
+            (message.starts_with(' ') && message.contains(words)).then_some(())
+        };
+        eventually(&format!("{kind} {reason} {words:?} of {name}"), || {
+            self.events(name).lines().find_map(told)
+        });
+    }
+
+    /// Waits until a Warning event says this.
+    #[track_caller]
+    pub fn until_warning(&self, name: &str, reason: &str, words: &str) {
+        self.until_told(name, "Warning", reason, words);
     }
 
     /// The binary itself, inside the namespace, with this cluster's run directory.

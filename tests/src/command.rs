@@ -79,6 +79,19 @@ pub fn run(command: &mut Command, input: &str) -> Output {
     }
 }
 
+/// The seconds that something which must come has to do so.
+fn patience() -> u64 {
+    let given = std::env::var("PODIUM_TEST_PATIENCE").ok();
+    given.and_then(|seconds| seconds.parse().ok()).unwrap_or(USUAL_PATIENCE)
+}
+
+const USUAL_PATIENCE: u64 = 60;
+
+/// A time that the product promises, as long as it is on a machine as slow as this one is said to be.
+pub fn promised(time: Duration) -> Duration {
+    time.mul_f64(patience().max(USUAL_PATIENCE) as f64 / USUAL_PATIENCE as f64)
+}
+
 /// Waits until `look` gives something, for what has no event to wait for; says `what` when it never does.
 ///
 /// # Panics
@@ -86,10 +99,7 @@ pub fn run(command: &mut Command, input: &str) -> Output {
 #[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
-    let seconds = std::env::var("PODIUM_TEST_PATIENCE")
-        .ok()
-        .and_then(|seconds| seconds.parse().ok())
-        .unwrap_or(60);
+    let seconds = patience();
     loop {
         if let Some(found) = look() {
             return found;

@@ -9,15 +9,17 @@ mod cluster;
 mod command;
 mod containerd;
 mod image;
+mod mount;
 mod netns;
 pub mod nfs;
 mod registry;
 mod terminal;
 
 pub use cluster::{Cluster, NODE_IP, Options};
-pub use command::{Output, eventually, run};
+pub use command::{Output, eventually, promised, run};
 pub use containerd::Containerd;
 pub use image::{layered, variant};
+pub use mount::{Loop, Mount};
 pub use netns::Netns;
 pub use registry::Registry;
 pub use terminal::Terminal;

@@ -1,6 +1,6 @@
 //! What users get wrong, and what they are told.
 
-use tests::{Cluster, Options, Registry, eventually, image, run};
+use tests::{Cluster, Mount, Options, Registry, eventually, image, run};
 
 #[test]
 fn manifests_are_refused_in_upstreams_words() {
@@ -53,7 +53,6 @@ fn manifests_are_refused_in_upstreams_words() {
             .contains("metadata.name: Invalid value: \"Not_Valid\": a lowercase RFC 1123 subdomain must consist of"),
         "{bad_name}"
     );
-    lifecycles_that_cannot_be_are_refused(&cluster);
     patches_that_cannot_be_are_refused(&cluster);
 }
 
@@ -87,68 +86,6 @@ fn patches_that_cannot_be_are_refused(cluster: &Cluster) {
             && merged.ends_with(": json: cannot unmarshal number into Go struct field ConfigMap.data of type string\n"),
         "{merged}"
     );
-}
-
-/// What the API says of lifecycles that cannot be.
-fn lifecycles_that_cannot_be_are_refused(cluster: &Cluster) {
-    let app = |more: &str| format!("containers: [{{name: c, image: i, {more}}}]");
-    let init =
-        |more: &str| format!("containers: [{{name: c, image: i}}], initContainers: [{{name: i, image: i, {more}}}]");
-    let ordinary = "Forbidden: may not be set for init containers without restartPolicy=Always";
-    let exec = "exec: {command: [x]}";
-    let mut cases = vec![
-        (
-            init(&format!("lifecycle: {{preStop: {{{exec}}}}}")),
-            format!("spec.initContainers[0].lifecycle: {ordinary}"),
-        ),
-        (
-            app("lifecycle: {postStart: {}}"),
-            "spec.containers[0].lifecycle.postStart: Required value: must specify a handler type".into(),
-        ),
-        (
-            app(&format!("lifecycle: {{preStop: {{{exec}, httpGet: {{port: 80}}}}}}")),
-            "spec.containers[0].lifecycle.preStop.httpGet: Forbidden: may not specify more than 1 handler type".into(),
-        ),
-        (
-            app("lifecycle: {preStop: {exec: {command: []}}}"),
-            "spec.containers[0].lifecycle.preStop.exec.command: Required value".into(),
-        ),
-        (
-            app("lifecycle: {preStop: {sleep: {seconds: 31}}}"),
-            "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)".into(),
-        ),
-        (
-            app("lifecycle: {stopSignal: SIGUSR1}"),
-            "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`".into(),
-        ),
-        (
-            app("restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}]"),
-            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used".into(),
-        ),
-        (
-            app("restartPolicy: Never, restartPolicyRules: [{action: Restart}]"),
-            "spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified".into(),
-        ),
-        (
-            format!("restartPolicy: Sometimes, {}", app("")),
-            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"".into(),
-        ),
-        (
-            format!("activeDeadlineSeconds: 0, {}", app("")),
-            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive".into(),
-        ),
-    ];
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        cases.push((
-            init(&format!("{probe}: {{{exec}}}")),
-            format!("spec.initContainers[0].{probe}: {ordinary}"),
-        ));
-    }
-    for (spec, expected) in cases {
-        let manifest = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: x}}, spec: {{{spec}}}}}");
-        let refused = cluster.kubectl_with(&["create", "-f", "-"], &manifest).fails();
-        assert_eq!(refused, format!("The Pod \"x\" is invalid: {expected}\n"), "{spec}");
-    }
 }
 
 #[test]
@@ -335,13 +272,13 @@ fn a_server_that_cannot_start_says_so_in_one_line() {
         below.display()
     );
     let merged = Mount::new(&["-t", "overlay", "-o", &options, "overlay"], below.join("merged"));
-    let refused = start(&cluster, &(dirs(&merged.0, &other) + free));
+    let refused = start(&cluster, &(dirs(merged.at(), &other) + free));
     assert!(
         refused.contains("overlayfs") && refused.contains("--data-dir") && refused.contains("ext4"),
         "what is wrong and what helps: {refused}"
     );
     assert_eq!(
-        std::fs::read_dir(&merged.0).expect("the directory").count(),
+        std::fs::read_dir(merged.at()).expect("the directory").count(),
         0,
         "nothing half-done is left"
     );
@@ -398,8 +335,8 @@ fn a_full_disk_is_told_and_nothing_is_half_done() {
         kubelet: Some("evictionHard: {}"),
         ..Options::default()
     });
-    let disk = Mount::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"], cluster.data_dir());
-    let filler = disk.0.join("filler");
+    let disk = Mount::memory("size=64m", cluster.data_dir());
+    let filler = disk.at().join("filler");
     let fill = || {
         let output = run(
             std::process::Command::new("dd").args(["if=/dev/zero", "bs=64k", &format!("of={}", filler.display())]),
@@ -453,26 +390,6 @@ fn a_full_disk_is_told_and_nothing_is_half_done() {
     cluster.kill_server();
     // The directory itself is a mount and cannot go; all in it does, and the mount with it.
     let _ = cluster.reset();
-}
-
-/// A file system for a test, unmounted when dropped.
-struct Mount(std::path::PathBuf);
-
-impl Mount {
-    fn new(what: &[&str], at: std::path::PathBuf) -> Self {
-        run(std::process::Command::new("mount").args(what).arg(&at), "").ok();
-        Self(at)
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(&self.0)
-            .stderr(std::process::Stdio::null())
-            .status();
-    }
 }
 
 /// Copies an archive with a byte of its largest file changed, so that its digest does not fit any more.

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use tests::{Cluster, Options, eventually, image, layered, run};
+use tests::{Cluster, Options, Registry, eventually, image, layered, run};
 
 /// A pod from the flow YAML of its spec.
 fn pod(name: &str, spec: &str) -> String {
@@ -170,6 +170,8 @@ fn images_lead_to_nothing_of_the_node() {
         .file(&format!("up{out}/by-link"), "hostile")
         .entry(Symlink, "absolute", &out, (0, 0), b"")
         .file("absolute/by-absolute-link", "hostile")
+        .entry(Symlink, "etc/passwd", &format!("{out}/passwd"), (0, 0), b"")
+        .entry(Symlink, "etc/group", &format!("{out}/group"), (0, 0), b"")
         .finish();
     layered(
         &cluster.data_dir().join("images"),
@@ -214,9 +216,11 @@ fn images_lead_to_nothing_of_the_node() {
         "hostilehostile"
     );
     assert_eq!(std::fs::read_dir(&outside).expect("the directory").count(), 0);
+    links_lead_containers_nowhere(&cluster, &outside);
 
     // Archives that name what is outside of them are refused, with one line that says which and why.
-    std::fs::write(outside.join("secret"), "the node's").expect("a file");
+    let before = content(&outside);
+    let registry = Registry::start(&cluster.netns, 5000, false);
     let layers = [
         (
             "climbs",
@@ -246,6 +250,11 @@ fn images_lead_to_nothing_of_the_node() {
             &format!("localhost/{name}:1"),
             layer.finish(),
         );
+        // So they are when a registry has them.
+        registry.push(&cluster.netns, &archive, name, "1");
+        let pulls = pod(name, &format!("containers: [{}]", script("c", "exec sleep 1000")));
+        cluster.create(&pulls.replace("localhost/busybox:1", &format!("{}/{name}:1", registry.address)));
+        cluster.until_warning(name, "Failed", words);
         let said = cluster.podium(&["image", "import", &archive.to_string_lossy()]).fails();
         assert!(
             said.contains(words) && said.contains(name) && said.trim().lines().count() == 1,
@@ -271,5 +280,116 @@ fn images_lead_to_nothing_of_the_node() {
     ] {
         assert!(!Path::new(&climbed).exists(), "{}", climbed.display());
     }
-    assert_eq!(std::fs::read_dir(&outside).expect("the directory").count(), 1);
+    assert_eq!(content(&outside), before);
+}
+
+/// The files of a directory, with their modes, owners and texts.
+fn content(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("the directory").flatten();
+    let mut all: Vec<String> = entries
+        .map(|entry| {
+            let metadata = entry.metadata().expect("its metadata");
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            format!(
+                "{:?} {:o} {} {} {text}",
+                entry.file_name(),
+                metadata.mode(),
+                metadata.uid(),
+                metadata.gid()
+            )
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Pods of an image whose links name what is outside, and of volumes that have such links in them, get none of it and leave it as it is.
+fn links_lead_containers_nowhere(cluster: &Cluster, outside: &Path) {
+    let out = outside.display().to_string();
+    for (name, text) in [
+        ("secret", "KEY='the node'\n"),
+        ("passwd", "root:x:0:0::/:/bin/sh\nvictim:x:1000:4242::/:/bin/sh\n"),
+        ("group", "root:x:0:\nnodes:x:4343:victim\n"),
+    ] {
+        std::fs::write(outside.join(name), text).expect("a file");
+    }
+    let before = content(outside);
+    let hostile = |name: &str, script_: &str, container: &str, spec: &str| {
+        let container = script("c", script_)
+            .replace("localhost/busybox:1", "localhost/hostile:1")
+            .replace("]}", &format!("]{container}}}"));
+        pod(
+            name,
+            &format!("terminationGracePeriodSeconds: 1, containers: [{container}]{spec}"),
+        )
+    };
+    let sleeps = "exec sleep 1000";
+    let empty = ", volumes: [{name: v, emptyDir: {}}]";
+    let writes = "mkdir /v/real && ln -s /absolute/secret /v/secret && ln -s ../../../../../../../../..$OUT/secret /v/up && echo ready > /v/real/f";
+    let first =
+        script("first", &writes.replace("$OUT", &out)).replace("]}", "], volumeMounts: [{name: v, mountPath: /v}]}");
+    let from_file = |name: &str, path: &str| {
+        hostile(
+            name,
+            "exec sleep 1000",
+            &format!(", env: [{{name: KEY, valueFrom: {{fileKeyRef: {{volumeName: v, path: {path}, key: KEY}}}}}}]"),
+            &format!("{empty}, initContainers: [{first}]"),
+        )
+    };
+    let pods = [
+        hostile(
+            "mounts",
+            sleeps,
+            ", volumeMounts: [{name: v, mountPath: /absolute/mounted}, {name: v, mountPath: /up$OUT/climbed}]",
+            empty,
+        )
+        .replace("$OUT", &out),
+        hostile("works", sleeps, ", workingDir: /absolute/work", ""),
+        hostile(
+            "named",
+            sleeps,
+            "",
+            ", securityContext: {runAsUser: 1000, supplementalGroupsPolicy: Merge}",
+        ),
+        hostile(
+            "image",
+            sleeps,
+            ", volumeMounts: [{name: i, mountPath: /i, subPath: absolute}]",
+            ", volumes: [{name: i, image: {reference: 'localhost/hostile:1', pullPolicy: Never}}]",
+        ),
+        from_file("link", "secret"),
+        from_file("climb", "up"),
+        hostile(
+            "grouped",
+            sleeps,
+            ", volumeMounts: [{name: v, mountPath: /absolute}]",
+            &format!("{empty}, securityContext: {{fsGroup: 4444}}"),
+        ),
+    ];
+    cluster.create(&pods.concat());
+    for name in ["mounts", "works", "named", "grouped"] {
+        cluster.wait_ready(name);
+    }
+    cluster.exec(
+        "mounts",
+        &format!("echo x > /absolute/mounted/f && grep x {out}/climbed/f && ! test -e {out}/secret"),
+    );
+    cluster.exec(
+        "works",
+        &format!("touch f && test -e {out}/work/f && test $(readlink /proc/1/cwd) = {out}/work"),
+    );
+    cluster.exec("grouped", "touch /absolute/f");
+    assert_eq!(
+        cluster.exec("named", "id -g; id -G"),
+        "0\n0\n",
+        "the image's accounts are not the node's"
+    );
+    for name in ["link", "climb"] {
+        cluster.until_warning(name, "Failed", "Error: couldn't parse env file");
+    }
+    let refused = "Error: failed to find path \"absolute\" in image \"localhost/hostile:1\" to mount it at \"/i\"";
+    cluster.until_warning("image", "Failed", refused);
+    assert_eq!(content(outside), before);
+    cluster.kubectl(&["delete", "pod", "--all", "--timeout=60s"]).ok();
+    assert_eq!(content(outside), before);
 }

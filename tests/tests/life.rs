@@ -32,11 +32,7 @@ fn script(name: &str, script: &str, more: &str) -> String {
 
 #[track_caller]
 fn until_event(cluster: &Cluster, pod: &str, kind: &str, reason: &str, message: &str) {
-    eventually(&format!("{kind} {reason} {message:?} of {pod}"), || {
-        let told =
-            |line: &str| line.starts_with(kind) && line.contains(&format!(" {reason} ")) && line.contains(message);
-        cluster.events(pod).lines().any(told).then_some(())
-    });
+    cluster.until_told(pod, kind, reason, message);
 }
 
 #[track_caller]

@@ -32,7 +32,7 @@ metadata: {name: loud}
 spec:
   terminationGracePeriodSeconds: 1
   containers:
-  - {name: c, image: 'localhost/busybox:1', command: [sh, -c, 'i=0; while :; do i=$((i+1)); echo $i; head -c 150000 /dev/zero | tr \"\\0\" x; echo; sleep 1; done']}
+  - {name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo 0; until [ -e /go ]; do sleep 0.1; done; i=0; while :; do i=$((i+1)); echo $i; head -c 150000 /dev/zero | tr \"\\0\" x; echo; sleep 1; done']}
 ";
 
 fn cluster() -> Cluster {
@@ -68,6 +68,19 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
     cluster.create(PODS);
     cluster.wait_ready("busy");
     cluster.wait_ready("loud");
+
+    // Somebody follows a log from its first line on.
+    let followed = cluster.dir().join("followed");
+    let mut follower = cluster
+        .kubectl_command()
+        .args(["logs", "-f", "loud"])
+        .stdout(fs::File::create(&followed).expect("a file for the log"))
+        .spawn()
+        .expect("kubectl starts");
+    let numbers = |text: &str| -> Vec<u32> { text.lines().filter_map(|line| line.parse().ok()).collect() };
+    let read = || numbers(&fs::read_to_string(&followed).expect("what was followed"));
+    eventually("the first line is followed", || (read() == [0]).then_some(()));
+    cluster.exec("loud", "touch /go");
 
     // What is used, as `kubectl top`'s sources tell it.
     let summary: Value = eventually("the summary has all of the pod", || {
@@ -261,6 +274,43 @@ fn the_port_tells_of_the_node_to_those_who_may_ask() {
         (names.len() == 3 && names[1].ends_with(".gz")).then_some(names)
     });
     assert!(names[0] == "0.log" && names[2].starts_with("0.log.20"), "{names:?}");
+    // Nothing is lost and nothing comes twice, in the packed file and on from there, and for who follows past both rotations.
+    let told = |text: &str| -> Vec<u32> {
+        let full = text
+            .lines()
+            .filter_map(|line| line.split_once(" stdout F "))
+            .map(|(_, line)| line);
+        full.filter_map(|line| line.parse().ok()).collect()
+    };
+    let kept = eventually("the kept logs are read between two rotations", || {
+        let list = || {
+            let entries = fs::read_dir(&directory).expect("the logs").flatten();
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        let names = list();
+        let packed = names.iter().find(|name| name.ends_with(".gz"))?;
+        let plain = names
+            .iter()
+            .find(|name| name.starts_with("0.log.20") && !name.ends_with(".gz"))?;
+        let unpacked = run(Command::new("zcat").arg(directory.join(packed)), "");
+        let plain = fs::read_to_string(directory.join(plain)).ok()?;
+        (unpacked.code == 0 && list() == names).then(|| (told(&unpacked.stdout), told(&plain)))
+    });
+    assert!(!kept.0.is_empty() && !kept.1.is_empty(), "{kept:?}");
+    let kept = [kept.0, kept.1].concat();
+    assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "{kept:?}");
+    let last = *kept.last().expect("a number");
+    let seen = eventually("who follows is past what was rotated", || {
+        let seen = read();
+        (seen.last() > Some(&last)).then_some(seen)
+    });
+    let _ = follower.kill();
+    let _ = follower.wait();
+    assert!(seen.iter().copied().eq(0..=last.max(seen.len() as u32 - 1)), "{seen:?}");
     // Right after a rotation the newest file is empty, which is what upstream shows then too.
     eventually("the newest lines are read", || {
         let last = cluster.kubectl(&["logs", "loud", "--tail=2"]).ok();

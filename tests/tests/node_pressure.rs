@@ -1,10 +1,8 @@
 //! Nodes that run short: which pods go and which stay, what the node says of itself and to the scheduler, and what it no longer takes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use tests::{Cluster, Options, Registry, eventually, image, run};
+use tests::{Cluster, Mount, Options, Registry, eventually, image};
 
 /// The server starts anew with another configuration; pods do not notice.
 fn restart(cluster: &mut Cluster, fields: &str) {
@@ -47,32 +45,20 @@ fn pod(name: &str, script: &str, more: &str, fields: &str) -> String {
     )
 }
 
+/// How many more processes and threads this machine can have.
+fn free_process_numbers() -> u64 {
+    let number = |path: &str| {
+        let text = fs::read_to_string(path).expect("what the kernel says");
+        text.trim().parse::<u64>().expect("a number")
+    };
+    let most = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
+    let load = fs::read_to_string("/proc/loadavg").expect("what the kernel says");
+    let now = load.split(' ').nth(3).and_then(|ratio| ratio.split_once('/'));
+    most - now.expect("running and all").1.parse::<u64>().expect("a number")
+}
+
 const FAILED: &str = "{.status.phase} {.status.reason}";
 const DISRUPTED: &str = "{.status.conditions[?(@.type==\"DisruptionTarget\")].reason}: {.status.conditions[?(@.type==\"DisruptionTarget\")].message}";
-
-/// A file system in memory over a directory, until it is dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn over(directory: &Path, size: &str) -> Self {
-        fs::create_dir_all(directory).expect("the directory");
-        let options = format!("size={size}");
-        run(
-            Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-                .arg(directory),
-            "",
-        )
-        .ok();
-        Self(directory.to_owned())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
@@ -82,7 +68,7 @@ fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
         ..Options::default()
     });
     // The node's disk is a small one, that this machine's stays empty.
-    let disk = Mounted::over(&cluster.data_dir().join("kubelet"), "64m");
+    let disk = Mount::memory("size=64m,nr_inodes=4000", cluster.data_dir().join("kubelet"));
     cluster.start_server();
     assert_eq!(condition(&cluster, "DiskPressure"), "False KubeletHasNoDiskPressure");
 
@@ -113,9 +99,18 @@ fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
     );
     let disrupted = cluster.field("hog", DISRUPTED);
     assert_eq!(disrupted, format!("TerminationByKubelet: {message}"));
-    cluster.until_event("hog", "The node was low on resource: ephemeral-storage.");
-    cluster.until_event("node", "Attempting to reclaim ephemeral-storage");
-    cluster.until_event("node", "Node node status is now: NodeHasDiskPressure");
+    cluster.until_warning("hog", "Evicted", "The node was low on resource: ephemeral-storage.");
+    cluster.until_warning(
+        "node",
+        "EvictionThresholdMet",
+        "Attempting to reclaim ephemeral-storage",
+    );
+    cluster.until_told(
+        "node",
+        "Normal",
+        "NodeHasDiskPressure",
+        "Node node status is now: NodeHasDiskPressure",
+    );
     // What it had filled is free again, though its object is still there to be read.
     let volumes = cluster
         .data_dir()
@@ -138,7 +133,7 @@ fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
         "Pod was rejected: The node had condition: [DiskPressure]. "
     );
     cluster.create(&pod("waits", "sleep 1000", "", ""));
-    cluster.until_event("waits", "had untolerated taint");
+    cluster.until_warning("waits", "FailedScheduling", "had untolerated taint");
     for name in ["keeper", "user"] {
         assert_eq!(cluster.field(name, "{.status.phase}"), "Running", "{name}");
     }
@@ -164,10 +159,29 @@ fn a_full_disk_is_freed_by_who_filled_it_and_of_unused_images() {
         images.contains("/used") && images.contains("localhost/busybox"),
         "{images}"
     );
-    cluster.until_event(
+    cluster.until_warning(
         "node",
+        "FreeDiskSpaceFailed",
         "Failed to garbage collect required amount of images. Attempted to free ",
     );
+
+    // Files of no size take what a file system has few of.
+    restart(&mut cluster, "evictionHard: {nodefs.inodesFree: 2000}");
+    cluster.create(&pod(
+        "litters",
+        "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); : > /cache/$i; done; sleep 1000",
+        ", volumes: [{name: cache, emptyDir: {}}]",
+        ", volumeMounts: [{name: cache, mountPath: /cache}]",
+    ));
+    cluster.until("litters", FAILED, "Failed Evicted");
+    let message = cluster.field("litters", "{.status.message}");
+    let low = "The node was low on resource: inodes. Threshold quantity: 2k, available: ";
+    assert!(message.starts_with(low), "{message}");
+    cluster.until_warning("litters", "Evicted", low);
+    cluster.until_warning("node", "EvictionThresholdMet", "Attempting to reclaim inodes");
+    for name in ["keeper", "user", "waits"] {
+        assert_eq!(cluster.field(name, "{.status.phase}"), "Running", "{name}");
+    }
     drop(disk);
 }
 
@@ -210,6 +224,7 @@ fn short_memory_takes_pods_in_their_order() {
     restart(&mut cluster, "evictionHard: {memory.available: 900Gi}");
     for name in ["above-low", "above-high", "within"] {
         cluster.until(name, FAILED, "Failed Evicted");
+        cluster.until_warning(name, "Evicted", "The node was low on resource: memory. ");
     }
     let log = cluster.log();
     let evicted: Vec<&str> = log
@@ -262,11 +277,32 @@ fn short_memory_takes_pods_in_their_order() {
     let code = "{.status.containerStatuses[0].state.terminated.exitCode}";
     assert_eq!(cluster.field("soft", code), "0");
 
-    // Process numbers are no pod's fault here, but the node says so.
+    // Process numbers run out by who takes many.
+    let free = free_process_numbers();
+    restart(
+        &mut cluster,
+        &format!("evictionHard: {{pid.available: {}}}", free - 400),
+    );
+    until_condition(&cluster, "MemoryPressure", "False KubeletHasSufficientMemory");
+    until_taints(&cluster, "");
+    cluster.create(&pod("quiet", "sleep 1000", "", ""));
+    cluster.wait_ready("quiet");
+    let many = "i=0; while [ $i -lt 900 ]; do i=$((i+1)); sleep 1000 & done; wait";
+    cluster.create(&pod("forks", many, "", ""));
+    cluster.until("forks", FAILED, "Failed Evicted");
+    let message = cluster.field("forks", "{.status.message}");
+    let low = "The node was low on resource: pids. Threshold quantity: ";
+    assert!(message.starts_with(low), "{message}");
+    cluster.until_warning("forks", "Evicted", low);
+    until_condition(&cluster, "PIDPressure", "True KubeletHasInsufficientPID");
+    assert_eq!(cluster.field("quiet", "{.status.phase}"), "Running");
+    cluster.kubectl(&["delete", "pod", "quiet", "--timeout=30s"]).ok();
+
+    // When they are short and no pod may go, the node says so.
     restart(&mut cluster, "evictionHard: {pid.available: 99.99%}");
     until_condition(&cluster, "PIDPressure", "True KubeletHasInsufficientPID");
     until_condition(&cluster, "MemoryPressure", "False KubeletHasSufficientMemory");
     until_taints(&cluster, "node.kubernetes.io/pid-pressure");
-    cluster.until_event("node", "Attempting to reclaim pids");
+    cluster.until_warning("node", "EvictionThresholdMet", "Attempting to reclaim pids");
     assert_eq!(cluster.field("critical", "{.status.phase}"), "Running");
 }

@@ -146,6 +146,22 @@ fn pod(name: &str, more: &str) -> String {
     )
 }
 
+/// When a pod was told to end and when it did, by the kernel's clock.
+fn times(cluster: &Cluster, name: &str) -> Vec<f64> {
+    let log = cluster.kubectl(&["logs", name]).ok();
+    let first = |line: &str| line.split(' ').next().and_then(|seconds| seconds.parse().ok());
+    log.lines().map(|line| first(line).expect("seconds")).collect()
+}
+
+#[track_caller]
+fn until_ready(cluster: &Cluster, expected: &str) {
+    let of_it = ".status.conditions[?(@.type==\"Ready\")]";
+    let ready = format!("jsonpath={{{of_it}.status}} {{{of_it}.message}}");
+    eventually(&format!("the node's Ready is {expected}"), || {
+        (cluster.kubectl(&["get", "node", "node", "-o", &ready]).stdout == expected).then_some(())
+    });
+}
+
 #[test]
 fn pods_end_before_the_machine_does() {
     let scratch = tempfile::tempdir().expect("a directory");
@@ -216,23 +232,11 @@ fn pods_end_before_the_machine_does() {
         );
     }
     // They had the time that they asked for, one after the other.
-    let times = |name: &str| -> Vec<f64> {
-        let log = cluster.kubectl(&["logs", name]).ok();
-        let first = |line: &str| line.split(' ').next().and_then(|seconds| seconds.parse().ok());
-        log.lines().map(|line| first(line).expect("seconds")).collect()
-    };
-    let (regular, critical) = (times("regular"), times("critical"));
+    let (regular, critical) = (times(&cluster, "regular"), times(&cluster, "critical"));
     assert_eq!((regular.len(), critical.len()), (2, 2), "{regular:?} {critical:?}");
     assert!(regular[1] <= critical[0], "{regular:?} {critical:?}");
-    let ready =
-        "jsonpath={.status.conditions[?(@.type==\"Ready\")].status} {.status.conditions[?(@.type==\"Ready\")].message}";
-    let is_ready = |expected: &str| {
-        eventually(&format!("the node's Ready is {expected}"), || {
-            (cluster.kubectl(&["get", "node", "node", "-o", ready]).stdout == expected).then_some(())
-        });
-    };
-    is_ready("False node is shutting down");
-    cluster.until_event("node", "Shutdown manager detected shutdown event");
+    until_ready(&cluster, "False node is shutting down");
+    cluster.until_told("node", "Normal", "Shutdown", "Shutdown manager detected shutdown event");
     cluster.create(&pod("late", ", nodeName: node"));
     cluster.until("late", "{.status.phase} {.status.reason}", "Failed NodeShutdown");
     assert_eq!(
@@ -242,11 +246,59 @@ fn pods_end_before_the_machine_does() {
 
     // The shutdown is called off.
     announce(false);
-    is_ready("True kubelet is posting ready status");
+    until_ready(&cluster, "True kubelet is posting ready status");
     eventually("another lock is taken", || locks.lock().expect("locks").pop());
     cluster.create(&pod("again", ""));
     cluster.wait_ready("again");
-    cluster.until_event("node", "Shutdown manager detected shutdown cancellation");
+    cluster.until_told(
+        "node",
+        "Normal",
+        "Shutdown",
+        "Shutdown manager detected shutdown cancellation",
+    );
+
+    // Groups by priority: who does not end keeps those of its group and no others beyond their time, and is killed.
+    cluster.kubectl(&["delete", "pod", "--all", "--timeout=60s"]).ok();
+    cluster.create("{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: high}, value: 1000}");
+    cluster.kill_server();
+    cluster.configure_kubelet(
+        "shutdownGracePeriodByPodPriority: [{priority: 0, shutdownGracePeriodSeconds: 4}, {priority: 1000, shutdownGracePeriodSeconds: 20}, {priority: 2000000000, shutdownGracePeriodSeconds: 10}]",
+    );
+    cluster.start_server();
+    let mut lock = eventually("a lock is taken", || locks.lock().expect("locks").pop()).1;
+    assert_eq!(delay.load(Ordering::SeqCst), 34_000_000, "as long as all groups have");
+    let stubborn = pod("stubborn", "").replace("cat /proc/uptime; exit 0", "");
+    let stubborn = stubborn.replace("sleep 1; ", "");
+    let names = ["stubborn", "regular", "high", "critical"];
+    cluster.create(
+        &(stubborn
+            + &pod("regular", "")
+            + &pod("high", ", priorityClassName: high")
+            + &pod("critical", ", priorityClassName: system-node-critical")),
+    );
+    for name in names {
+        cluster.wait_ready(name);
+    }
+    announce(true);
+    lock.read_to_end(&mut rest).expect("the lock's end");
+    for name in names {
+        cluster.until(name, "{.status.phase} {.status.reason}", "Failed Terminated");
+    }
+    let code = |name: &str| cluster.field(name, "{.status.containerStatuses[0].state.terminated.exitCode}");
+    assert_eq!(names.map(code), ["137", "0", "0", "0"]);
+    let (told, regular) = (times(&cluster, "stubborn")[0], times(&cluster, "regular"));
+    let (high, critical) = (times(&cluster, "high"), times(&cluster, "critical"));
+    assert!(
+        regular[0] - told < 2.0 && regular[1] < high[0],
+        "one group at once: {told} {regular:?} {high:?}"
+    );
+    assert!(high[0] - told >= 3.9, "it has all of its time: {told} {high:?}");
+    assert!(high[1] <= critical[0], "{high:?} {critical:?}");
+    announce(false);
+    until_ready(&cluster, "True kubelet is posting ready status");
+    cluster.kubectl(&["delete", "pod", "--all", "--timeout=60s"]).ok();
+    cluster.create(&pod("again", ""));
+    cluster.wait_ready("again");
 
     // Without a bus the node does its work, and says once that nothing waits for it.
     drop(bus);

@@ -183,7 +183,7 @@ fn containers_are_and_may_what_their_pods_say() {
         );
         let said = cluster.field(name, message);
         assert!(said.starts_with(words) && said.ends_with(", container: c)"), "{said}");
-        cluster.until_event(name, &format!("Error: {words}"));
+        cluster.until_warning(name, "Failed", &format!("Error: {words}"));
     }
 
     // Powers.
@@ -277,7 +277,11 @@ fn containers_are_and_may_what_their_pods_say() {
         cluster.field("forbidden", "{.status.message}"),
         "Pod was rejected: forbidden sysctl: \"kernel.shmmax\" not allowlisted"
     );
-    cluster.until_event("forbidden", "forbidden sysctl: \"kernel.shmmax\" not allowlisted");
+    cluster.until_warning(
+        "forbidden",
+        "SysctlForbidden",
+        "forbidden sysctl: \"kernel.shmmax\" not allowlisted",
+    );
     let row = cluster.kubectl(&["get", "pod", "forbidden", "--no-headers"]).ok();
     assert_eq!(row.split_whitespace().nth(2), Some("SysctlForbidden"), "{row}");
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Child;
 
 use tests::{Cluster, NODE_IP, Options, eventually};
 
@@ -202,4 +203,105 @@ fn a_url_makes_pods() {
     until_log(&cluster, "other-node", "other\n");
     let _ = server.kill();
     let _ = server.wait();
+}
+
+/// A process that the test ends, come what may.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The process whose command line is this.
+fn process(command: &[&str]) -> Option<i32> {
+    let wanted: Vec<u8> = command
+        .iter()
+        .flat_map(|word| [word.as_bytes(), b"\0"].concat())
+        .collect();
+    let numbers = fs::read_dir("/proc").expect("processes").flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    numbers
+        .into_iter()
+        .find(|number| fs::read(format!("/proc/{number}/cmdline")).is_ok_and(|line| line == wanted))
+}
+
+#[test]
+fn pods_run_without_an_api_server() {
+    let mut cluster = Cluster::prepare(Options {
+        images: &["busybox"],
+        flags: vec!["--disable-agent".into()],
+        ..Options::default()
+    });
+    let scratch = tempfile::tempdir().expect("a directory");
+    let manifests = scratch.path().join("manifests");
+    fs::create_dir(&manifests).expect("a directory");
+    // A number that no other process sleeps for.
+    let seconds = format!("{}", 1_000_000 + std::process::id());
+    let put = |name: &str| {
+        let text = manifest(name, "x")
+            .replace(
+                "echo x; sleep 1000",
+                &format!("echo {name} >> /notes/started; exec sleep {seconds}"),
+            )
+            .replace(
+                "  containers:",
+                &format!(
+                    "  volumes: [{{name: notes, hostPath: {{path: {}}}}}]\n  containers:",
+                    scratch.path().display()
+                ),
+            )
+            .replace("command:", "volumeMounts: [{name: notes, mountPath: /notes}], command:");
+        fs::write(manifests.join(format!("{name}.yaml")), text).expect("a manifest");
+    };
+    let started = || fs::read_to_string(scratch.path().join("started")).unwrap_or_default();
+    let until_started = |expected: &str| {
+        eventually(&format!("{expected:?} were started"), || {
+            (started() == expected).then_some(())
+        });
+    };
+    // The authority is made, and nobody answers any more.
+    cluster.start_api();
+    cluster.kill_server();
+    put("first");
+    let log = fs::File::create(cluster.dir().join("kubelet.log")).expect("a log");
+    let mut kubelet = cluster.netns.command(env!("CARGO_BIN_EXE_kubelet-alone"));
+    kubelet
+        .arg(cluster.dir())
+        .arg(&manifests)
+        .arg(format!("https://{NODE_IP}:6443"))
+        .stderr(log);
+    let kubelet = Running(kubelet.spawn().expect("the kubelet starts"));
+    until_started("first\n");
+    let sleeps = eventually("its process runs", || process(&["sleep", &seconds]));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(sleeps), nix::sys::signal::Signal::SIGKILL)
+        .expect("it is killed");
+    until_started("first\nfirst\n");
+    put("second");
+    until_started("first\nfirst\nsecond\n");
+    fs::remove_file(manifests.join("second.yaml")).expect("remove a manifest");
+    eventually("the second is gone", || {
+        (!cluster.podium(&["ps"]).ok().contains("second-node")).then_some(())
+    });
+    assert_ne!(cluster.kubectl(&["get", "--raw", "/readyz"]).code, 0, "nobody answers");
+
+    // The API comes, with it the node and the mirror of what has run all the time.
+    cluster.start_server();
+    eventually("the mirror is there", || {
+        (cluster.kubectl(&["get", "pod", "first-node"]).code == 0).then_some(())
+    });
+    cluster.wait_ready("first-node");
+    let ended =
+        "{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].lastState.terminated.exitCode}";
+    assert_eq!(cluster.field("first-node", ended), "1 137");
+    assert_ne!(cluster.kubectl(&["get", "pod", "second-node"]).code, 0);
+    assert_eq!(started(), "first\nfirst\nsecond\n");
+
+    // It goes again, which nobody on the node minds.
+    cluster.kill_server();
+    put("third");
+    until_started("first\nfirst\nsecond\nthird\n");
+    drop(kubelet);
 }

@@ -1,9 +1,12 @@
 //! Storage that outlives pods: claims and the volumes that they are bound to, a file system of a real Ceph cluster, and what an NFS server
 //! exports.
 
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
 use tests::ceph::{Ceph, MONITOR};
 use tests::nfs::Nfs;
-use tests::{Cluster, NODE_IP, Options, eventually, kernel_has, sleeper as pod};
+use tests::{Cluster, Loop, NODE_IP, Options, eventually, kernel_has, run, sleeper as pod};
 
 fn prepare() -> Cluster {
     Cluster::prepare(Options {
@@ -64,8 +67,9 @@ fn claims_are_bound_and_mounted() {
     // The claim comes first, the pod waits for it, and the volume that suits best is taken.
     cluster.create(&claim("data", "1Gi", ""));
     cluster.create(&mounted("writer", "data"));
-    cluster.until_event(
+    cluster.until_warning(
         "writer",
+        "FailedScheduling",
         "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
     );
     let host = |name: &str| format!("hostPath: {{path: {}}}", at(name));
@@ -122,14 +126,30 @@ fn claims_are_bound_and_mounted() {
     cluster.create(&volume("elsewhere", "1Gi", "local", &local("other")));
     cluster.create(&claim("late", "1Gi", "local"));
     cluster.create(&mounted("first", "late"));
-    cluster.until_event("first", "1 node(s) didn't find available persistent volumes to bind.");
-    cluster.until_event("late", "waiting for first consumer to be created before binding");
+    cluster.until_warning(
+        "first",
+        "FailedScheduling",
+        "1 node(s) didn't find available persistent volumes to bind.",
+    );
+    cluster.until_told(
+        "late",
+        "Normal",
+        "WaitForFirstConsumer",
+        "waiting for first consumer to be created before binding",
+    );
     cluster.create(&volume("here", "1Gi", "local", &local("node")));
     cluster.wait_ready("first");
     assert_eq!(claim_field("late", "{.spec.volumeName}"), "here");
     assert_eq!(cluster.exec("first", "stat -c '%a %g' /v"), "2775 77\n");
     // What has another group within stays as it is when the root is the pod's group's already, if the pod says so.
-    cluster.exec("first", "touch /v/others && chgrp 5 /v/others");
+    std::fs::write(at("outside"), "nobody's").expect("a file");
+    cluster.exec(
+        "first",
+        &format!(
+            "touch /v/others && chgrp 5 /v/others; ln -s {} /v/out; ln -s ../outside /v/up",
+            at("outside")
+        ),
+    );
     cluster.kubectl(&["delete", "pod", "first", "--timeout=30s"]).ok();
     for (name, policy, group) in [("patient", "OnRootMismatch", "5\n"), ("thorough", "Always", "77\n")] {
         let policy = format!("fsGroup: 77, fsGroupChangePolicy: {policy}");
@@ -138,6 +158,12 @@ fn claims_are_bound_and_mounted() {
         assert_eq!(cluster.exec(name, "stat -c %g /v/others"), group, "{name}");
         cluster.kubectl(&["delete", "pod", name, "--timeout=30s"]).ok();
     }
+    let outside = std::fs::metadata(at("outside")).expect("the file");
+    assert_eq!(
+        (outside.gid(), outside.mode() & 0o777),
+        (0, 0o644),
+        "links lead the group nowhere"
+    );
 
     // A claim that comes with its pod.
     let carried = "{name: v, ephemeral: {volumeClaimTemplate: {metadata: {labels: {made: for-it}}, spec: {accessModes: [ReadWriteOnce], storageClassName: '', resources: {requests: {storage: 1Mi}}}}}}";
@@ -152,8 +178,9 @@ fn claims_are_bound_and_mounted() {
     );
 
     cluster.create(&mounted("nobody", "nothing"));
-    cluster.until_event(
+    cluster.until_warning(
         "nobody",
+        "FailedScheduling",
         "0/1 nodes are available: persistentvolumeclaim \"nothing\" not found.",
     );
     let refused = cluster
@@ -163,6 +190,88 @@ fn claims_are_bound_and_mounted() {
         refused.contains("spec.nodeAffinity: Required value: Local volume requires node affinity"),
         "{refused}"
     );
+}
+
+/// A device of the node is a container's under the name that the pod gives it, and only to read where the pod says so.
+#[test]
+fn claims_of_devices_are_devices_in_containers() {
+    let cluster = cluster();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    let disk = Loop::new(&scratch.path().join("disk"), 1 << 20);
+    for (name, mode) in [("block", "Block"), ("files", "Filesystem")] {
+        cluster.create(&format!(
+            "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteOnce], volumeMode: {mode}, storageClassName: '', capacity: {{storage: 1Mi}}, \
+             claimRef: {{namespace: default, name: {name}}}, local: {{path: {}}}, \
+             nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/hostname, operator: In, values: [node]}}]}}]}}}}}}}}\n---\n\
+             {{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}}, spec: {{accessModes: [ReadWriteOnce], volumeMode: {mode}, storageClassName: '', volumeName: {name}, resources: {{requests: {{storage: 1Mi}}}}}}}}",
+            at("device")
+        ));
+    }
+    let claims = |name: &str, claim: &str, uses: &str, more: &str| {
+        let volume = format!("{{name: v, persistentVolumeClaim: {{claimName: {claim}{more}}}}}");
+        let device = format!("    {uses}\n    volumeMounts:");
+        cluster.create(&pod(name, "", &volume, "").replace("    volumeMounts:", &device));
+    };
+    let device = "volumeDevices: [{name: v, devicePath: /dev/of-its-own}]";
+    claims("writes", "block", device, "");
+    claims("reads", "block", device, ", readOnly: true");
+
+    // Nothing is there, then something that is no device; the device itself is enough.
+    let failed = "MapVolume.MapBlockVolume failed for volume \"block\" : ";
+    let missing = format!("{failed}stat {}: No such file or directory", at("device"));
+    cluster.until_warning("writes", "FailedMapVolume", &missing);
+    std::fs::write(at("device"), "a file").expect("a file");
+    let wrong = format!("{failed}{} is not a block device", at("device"));
+    cluster.until_warning("writes", "FailedMapVolume", &wrong);
+    std::fs::remove_file(at("device")).expect("the file goes");
+    std::os::unix::fs::symlink(disk.path(), at("device")).expect("a link");
+    for name in ["writes", "reads"] {
+        cluster.wait_ready(name);
+        assert_eq!(
+            cluster.exec(
+                name,
+                "test -b /dev/of-its-own && cut -d' ' -f2 /proc/mounts | grep of-its-own || echo a device"
+            ),
+            "a device\n"
+        );
+    }
+    cluster.exec(
+        "writes",
+        "echo from a pod | dd of=/dev/of-its-own conv=fsync 2> /dev/null",
+    );
+    let read = "dd if=/dev/of-its-own bs=512 count=1 2> /dev/null | head -n 1";
+    assert_eq!(cluster.exec("reads", read), "from a pod\n");
+    let on_node = run(Command::new("head").args(["-n", "1", disk.path()]), "").ok();
+    assert_eq!(on_node, "from a pod\n");
+    let denied = cluster
+        .kubectl(&["exec", "reads", "--", "sh", "-c", "echo x > /dev/of-its-own"])
+        .fails();
+    assert!(denied.contains("Operation not permitted"), "{denied}");
+
+    // A device is not mounted, and a file system is no device.
+    for (name, claim, uses, words) in [
+        (
+            "misused",
+            "block",
+            "env: []",
+            "volume v has volumeMode Block, but is specified in volumeMounts",
+        ),
+        (
+            "no-device",
+            "files",
+            device,
+            "volume v has volumeMode Filesystem, but is specified in volumeDevices",
+        ),
+    ] {
+        let volume = format!("{{name: v, persistentVolumeClaim: {{claimName: {claim}}}}}");
+        let mounts = if uses == device { "" } else { "{name: v, mountPath: /v}" };
+        let uses = format!("    {uses}\n    volumeMounts:");
+        cluster.create(&pod(name, mounts, &volume, "").replace("    volumeMounts:", &uses));
+        let said = format!("MountVolume.SetUp failed for volume \"v\" : error processing PVC default/{claim}: {words}");
+        cluster.until_warning(name, "FailedMount", &said);
+    }
+    cluster.kubectl(&["delete", "pod", "--all", "--timeout=60s"]).ok();
 }
 
 #[test]
@@ -189,7 +298,11 @@ fn pods_share_a_ceph_file_system() {
     cluster.create(&pod("other", "", "", ""));
     cluster.wait_ready("other");
     cluster.kubectl(&["delete", "pod", "gives-up", "--timeout=20s"]).ok();
-    cluster.until_event("a", "MountVolume.SetUp failed for volume \"v\" : CephFS: ");
+    cluster.until_warning(
+        "a",
+        "FailedMount",
+        "MountVolume.SetUp failed for volume \"v\" : CephFS: ",
+    );
     ceph.start();
     cluster.wait_ready("a");
     let kind = if kernel_has("ceph") {
@@ -221,10 +334,46 @@ fn pods_share_a_ceph_file_system() {
 
     let missing = format!("{{name: v, cephfs: {{monitors: ['{MONITOR}'], secretFile: /nowhere/keyring}}}}");
     cluster.create(&pod("no-key", "{name: v, mountPath: /v}", &missing, ""));
-    cluster.until_event(
+    cluster.until_warning(
         "no-key",
+        "FailedMount",
         "MountVolume.SetUp failed for volume \"v\" : read secretFile /nowhere/keyring: ",
     );
+
+    // Another user than the administrator, whose key is alone in a file of the node, or in a Secret of another namespace than the pod's.
+    let bare = scratch.path().join("web.secret");
+    std::fs::write(&bare, ceph.key_of("client.web") + "\n").expect("a key");
+    let by_bare_key = format!(
+        "{{name: v, cephfs: {{monitors: ['{MONITOR}'], user: web, secretFile: {}}}}}",
+        bare.display()
+    );
+    cluster.create(&pod("web", "{name: v, mountPath: /v}", &by_bare_key, ""));
+    let secret = |key: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: web, namespace: keys}}, stringData: {{key: '{key}'}}}}"
+        )
+    };
+    cluster.kubectl(&["create", "namespace", "keys"]).ok();
+    // The key is another's at first.
+    cluster.create(&secret(&ceph.key_of("osd.0")));
+    cluster.create(&format!(
+        "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: shared}}, spec: {{accessModes: [ReadWriteMany], storageClassName: '', capacity: {{storage: 1Gi}}, claimRef: {{namespace: default, name: shared}}, cephfs: {{monitors: ['{MONITOR}'], user: web, path: /sub, secretRef: {{name: web, namespace: keys}}}}}}}}\n---\n\
+         {{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: shared}}, spec: {{accessModes: [ReadWriteMany], storageClassName: '', volumeName: shared, resources: {{requests: {{storage: 1Gi}}}}}}}}"
+    ));
+    let claimed = "{name: v, persistentVolumeClaim: {claimName: shared}}";
+    cluster.create(&pod("claims", "{name: v, mountPath: /v}", claimed, ""));
+    cluster.until_warning(
+        "claims",
+        "FailedMount",
+        "MountVolume.SetUp failed for volume \"shared\" : CephFS: ",
+    );
+    cluster
+        .kubectl_with(&["replace", "-f", "-"], &secret(&ceph.key_of("client.web")))
+        .ok();
+    cluster.wait_ready("web");
+    cluster.wait_ready("claims");
+    assert_eq!(cluster.exec("web", "head /v/sub/f; echo of-web > /v/sub/h"), "from-a\n");
+    assert_eq!(cluster.exec("claims", "head /v/h"), "of-web\n");
 
     // The server goes and comes back; whoever has the file system mounted does not notice.
     cluster.kill_server();
@@ -308,7 +457,11 @@ fn pods_share_what_an_nfs_server_exports() {
         ),
     ] {
         let failed = "MountVolume.SetUp failed for volume";
-        cluster.until_event(name, &format!("{failed} \"{name}\" : mount failed: exit status 32"));
+        cluster.until_warning(
+            name,
+            "FailedMount",
+            &format!("{failed} \"{name}\" : mount failed: exit status 32"),
+        );
         let events = cluster.events(name);
         assert!(
             events.contains(&format!("Mounting arguments: {arguments}")) && events.contains(why),

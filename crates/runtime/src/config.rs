@@ -16,7 +16,7 @@
 //!     config.json                  the bundle's specification
 //!     rootfs/                      where the container's own mount namespace has its root
 //!     0 1 … upper work             links to the layers and to the directories below
-//!     layers/ mounts/              what a pod with users of its own finds of the node; full only in its own mounts
+//!     layers/ mounts/              what is made ready of the node beforehand (`shim::staging`); full only in its own mounts
 //!     state/                       libcontainer's state
 //! <data-dir>/containers/<id>/
 //!   upper/ work/                   what the container writes

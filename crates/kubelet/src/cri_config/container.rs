@@ -1,8 +1,8 @@
 //! A container, as the runtime is asked for it.
 
 use cri::v1::{
-    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, Mount, NamespaceMode, Signal,
-    UserNamespace,
+    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig, Mount, NamespaceMode,
+    Signal, UserNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -23,6 +23,8 @@ pub struct Inputs<'a> {
     pub env: Vec<(String, String)>,
     /// Volumes and managed files.
     pub mounts: Vec<Mount>,
+    /// Block volumes.
+    pub devices: Vec<Device>,
     /// The node's memory in bytes.
     pub memory_capacity: i64,
     /// The pod's own users, if it has some.
@@ -136,6 +138,7 @@ pub fn config(container: &Container, inputs: Inputs<'_>) -> ContainerConfig {
         }),
         stop_signal: stop_signal.map_or(Signal::RuntimeDefault, signal).into(),
         mounts,
+        devices: inputs.devices,
         envs: inputs
             .env
             .into_iter()

@@ -163,6 +163,7 @@ mod tests {
         let volumes = HashMap::from([(
             "v".to_owned(),
             Mounted {
+                device: false,
                 path: volume.clone(),
                 read_only: false,
             },

@@ -141,7 +141,7 @@ impl Worker {
             .map_err(|error| sandboxed(format!("mkdir {}: {error}", directory.display())))?;
         self.set_up_volumes()
             .await
-            .map_err(|failure| ("FailedMount", failure.to_string()))?;
+            .map_err(|failure| (failure.reason(), failure.to_string()))?;
         self.context.cgroups.create(&self.pod).map_err(|error| {
             (
                 "FailedCreatePodContainer",

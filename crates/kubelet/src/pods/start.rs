@@ -67,12 +67,13 @@ fn part(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>,
     Ok(Some(part))
 }
 
-fn image_mount(container_path: String, image: &Image, part: Option<String>) -> Mount {
+fn image_mount(container_path: String, image: &Image, named: String, part: Option<String>) -> Mount {
     Mount {
         container_path,
         readonly: true,
         image: Some(v1::ImageSpec {
             image: image.id.clone(),
+            user_specified_image: named,
             ..Default::default()
         }),
         image_sub_path: part.unwrap_or_default(),
@@ -358,6 +359,7 @@ impl Worker {
             image_user: image.user.clone(),
             env,
             mounts,
+            devices: volumes::devices(container, &volumes).map_err(refused)?,
             memory_capacity: self.context.capacity.memory,
             users,
             seccomp: self.context.config.seccomp(),
@@ -441,16 +443,6 @@ impl Worker {
     ) -> Result<Vec<Mount>, String> {
         let none = Default::default();
         let paths = self.volumes.as_ref().unwrap_or(&none);
-        if container
-            .volume_devices
-            .as_ref()
-            .is_some_and(|devices| !devices.is_empty())
-        {
-            return Err(format!(
-                "volumeDevices of container {:?} are not served by this build",
-                container.name
-            ));
-        }
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
             let part = part(mount, env)?;
@@ -462,7 +454,11 @@ impl Worker {
             }
             let container_path = Path::new("/").join(&mount.mount_path).to_string_lossy().into_owned();
             if let Some(image) = images.get(&mount.name) {
-                mounts.push(image_mount(container_path, image, part));
+                let volumes = self.pod.spec().and_then(|spec| spec.volumes.as_ref());
+                let mut volumes = volumes.into_iter().flatten();
+                let volume = volumes.find(|volume| volume.name == mount.name);
+                let named = volume.and_then(|volume| volume.image.as_ref()?.reference.clone());
+                mounts.push(image_mount(container_path, image, named.unwrap_or_default(), part));
                 continue;
             }
             let volume = paths

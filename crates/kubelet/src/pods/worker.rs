@@ -517,7 +517,7 @@ impl Worker {
             Err(failure) => {
                 self.context
                     .events
-                    .record(&self.pod.reference(), Warning, "FailedMount", failure.to_string());
+                    .record(&self.pod.reference(), Warning, failure.reason(), failure.to_string());
                 let delay = RETRY_REFRESH * 2i32.saturating_pow(self.refresh_failures.min(16));
                 self.refresh_failures += 1;
                 self.next_refresh = Some(later(now, delay.min(RETRY_REFRESH_LONGEST)));

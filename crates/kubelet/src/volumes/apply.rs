@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 
 use super::teardown::mounts_below;
-use super::{Mounted, Source, atomic, ownership};
+use super::{Mounted, Source, atomic, device, ownership};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -16,6 +16,7 @@ pub fn apply(directory: &Path, source: &Source, fs_group: Option<i64>) -> Result
     let mut mounted = Mounted {
         path: directory.to_owned(),
         read_only: false,
+        device: false,
     };
     match source {
         Source::Directory => {
@@ -56,6 +57,10 @@ pub fn apply(directory: &Path, source: &Source, fs_group: Option<i64>) -> Result
                 ownership::give(path, group, *only_on_mismatch).map_err(said("apply fsGroup to", path))?;
             }
             mounted.path = path.clone();
+        }
+        Source::Device { path } => {
+            mounted.path = device::find(path)?;
+            mounted.device = true;
         }
         // Mounted before.
         Source::Ceph(ceph) => mounted.read_only = ceph.read_only,

@@ -3,12 +3,13 @@
 use client::Client;
 use client::kube::{self, Api};
 use k8s_openapi::api::core::v1::{
-    CephFSVolumeSource, LocalObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+    CephFSPersistentVolumeSource, CephFSVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Secret,
 };
 
+use super::ceph::Ceph;
 use super::nfs::Nfs;
 use super::resolve::Context;
-use super::{Source, resolve};
+use super::{Source, device, resolve};
 use crate::pods::pod::PodExt;
 
 /// A claim's volume.
@@ -52,8 +53,15 @@ fn bound(pod: &Pod, claim: &PersistentVolumeClaim, made_for_it: bool) -> Result<
     Ok(volume)
 }
 
-/// Finds it.
-pub async fn find(pod: &Pod, name: &str, made_for_it: bool, context: &Context<'_>) -> Result<Claimed, String> {
+/// Finds what the claim `name` stands for, which is the pod's volume `volume`.
+pub async fn find(
+    pod: &Pod,
+    volume: &str,
+    name: &str,
+    made_for_it: bool,
+    context: &Context<'_>,
+) -> Result<Claimed, String> {
+    let used_as = volume;
     let client: &Client = context.client;
     let processing = |error: String| format!("error processing PVC {}/{name}: {error}", pod.namespace());
     let claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), pod.namespace())
@@ -68,10 +76,15 @@ pub async fn find(pod: &Pod, name: &str, made_for_it: bool, context: &Context<'_
         return Err(processing(format!("PV {name} is bound to another claim")));
     }
     let spec = volume.spec.unwrap_or_default();
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err("volumes of mode Block are not served by this build".into());
-    }
-    let (plugin, source) = if let Some(host) = spec.host_path {
+    let block = spec.volume_mode.as_deref() == Some("Block");
+    device::fits(pod, used_as, block).map_err(processing)?;
+    let (plugin, source) = if block {
+        let local = spec.local.ok_or_else(|| {
+            format!("PersistentVolume {name:?} of mode Block is of a kind that is not served by this build")
+        })?;
+        let path = local.path.into();
+        ("local-volume", Source::Device { path })
+    } else if let Some(host) = spec.host_path {
         let kind = host.type_.unwrap_or_default();
         let path = host.path.into();
         ("host-path", Source::Host { path, kind })
@@ -84,24 +97,7 @@ pub async fn find(pod: &Pod, name: &str, made_for_it: bool, context: &Context<'_
         };
         ("local-volume", source)
     } else if let Some(ceph) = spec.cephfs {
-        let secret = ceph.secret_ref.as_ref();
-        if secret
-            .and_then(|secret| secret.namespace.as_deref())
-            .is_some_and(|other| other != pod.namespace())
-        {
-            return Err("a CephFS secretRef in another namespace is not served by this build".into());
-        }
-        let source = CephFSVolumeSource {
-            secret_ref: secret.map(|secret| LocalObjectReference {
-                name: secret.name.clone().unwrap_or_default(),
-            }),
-            monitors: ceph.monitors,
-            path: ceph.path,
-            read_only: ceph.read_only,
-            secret_file: ceph.secret_file,
-            user: ceph.user,
-        };
-        ("cephfs", Source::Ceph(resolve::ceph(&source, context.objects).await?))
+        ("cephfs", Source::Ceph(self::ceph(pod, ceph, context).await?))
     } else if let Some(nfs) = spec.nfs {
         let options = spec.mount_options.unwrap_or_default();
         ("nfs", Source::Nfs(Nfs::of(nfs, options)))
@@ -115,6 +111,35 @@ pub async fn find(pod: &Pod, name: &str, made_for_it: bool, context: &Context<'_
         plugin,
         source,
     })
+}
+
+/// A Ceph file system, whose key may be in any namespace: whoever makes volumes may say so.
+async fn ceph(pod: &Pod, ceph: CephFSPersistentVolumeSource, context: &Context<'_>) -> Result<Ceph, String> {
+    let secret = ceph.secret_ref.unwrap_or_default();
+    let name = secret.name.unwrap_or_default();
+    let namespace = secret.namespace.filter(|namespace| !namespace.is_empty());
+    let key = match namespace.filter(|namespace| namespace != pod.namespace()) {
+        _ if name.is_empty() => None,
+        None => Some(resolve::own_ceph_key(&name, context.objects).await?),
+        Some(other) => {
+            let found = Api::<Secret>::namespaced(context.client.clone(), &other)
+                .get(&name)
+                .await;
+            let found = found.map_err(|error| format!("couldn't get secret {other}/{name} err: {}", said(error)))?;
+            let data = found.data.unwrap_or_default();
+            let data = data.into_iter().map(|(key, value)| (key, value.0)).collect();
+            Some(resolve::ceph_key(&name, &data)?)
+        }
+    };
+    let source = CephFSVolumeSource {
+        secret_ref: None,
+        monitors: ceph.monitors,
+        path: ceph.path,
+        read_only: ceph.read_only,
+        secret_file: ceph.secret_file,
+        user: ceph.user,
+    };
+    Ok(resolve::ceph_with(&source, key))
 }
 
 #[cfg(test)]

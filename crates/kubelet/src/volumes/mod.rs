@@ -17,6 +17,7 @@ mod apply;
 mod atomic;
 mod ceph;
 mod claim;
+mod device;
 mod nested;
 mod nfs;
 mod ownership;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use ceph::Ceph;
+pub use device::devices;
 use nfs::Nfs;
 pub use resolve::{Context, resolve};
 pub use subpath::bind as bind_subpath;
@@ -88,6 +90,11 @@ pub enum Source {
         /// Whether its files are given to the pod's group only when its root is not the group's.
         only_on_mismatch: bool,
     },
+    /// A block device of the node that was set aside as a volume.
+    Device {
+        /// Where.
+        path: PathBuf,
+    },
     /// A part of a Ceph file system.
     Ceph(Ceph),
     /// What an NFS server exports.
@@ -107,10 +114,31 @@ pub struct Resolved {
     pub read_only: bool,
 }
 
-/// A volume that cannot be set up: the text of its `FailedMount` event.
+/// What is done to make a volume usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A directory or file is made or mounted.
+    Mount,
+    /// A block device is found.
+    Map,
+}
+
+impl Step {
+    /// As upstream's messages name it.
+    fn name(self) -> &'static str {
+        match self {
+            Step::Mount => "MountVolume.SetUp",
+            Step::Map => "MapVolume.MapBlockVolume",
+        }
+    }
+}
+
+/// A volume that cannot be set up: the text of its event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
+#[error("{} failed for volume {volume:?} : {message}", step.name())]
 pub struct Failure {
+    /// What was not done.
+    pub step: Step,
     /// The volume's name.
     pub volume: String,
     /// Why not.
@@ -120,9 +148,19 @@ pub struct Failure {
 impl Failure {
     /// The pod was deleted while it waited.
     pub fn ended() -> Self {
-        Self {
-            volume: String::new(),
-            message: "the pod is ending".into(),
+        Self::of(Step::Mount, "", "the pod is ending".into())
+    }
+
+    fn of(step: Step, volume: &str, message: String) -> Self {
+        let volume = volume.to_owned();
+        Self { step, volume, message }
+    }
+
+    /// The reason of its event.
+    pub fn reason(&self) -> &'static str {
+        match self.step {
+            Step::Mount => "FailedMount",
+            Step::Map => "FailedMapVolume",
         }
     }
 }
@@ -138,10 +176,12 @@ fn directory(pod_dir: &Path, plugin: &str, name: &str) -> PathBuf {
 /// Where a volume is on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
-    /// Its directory or file.
+    /// Its directory, file or device.
     pub path: PathBuf,
     /// Whether no container may write it.
     pub read_only: bool,
+    /// Whether containers get it as a block device instead of mounting it.
+    pub device: bool,
 }
 
 /// Which volumes of a pod are set up.
@@ -165,10 +205,9 @@ pub async fn set_up(
     // An image is the runtime's to mount.
     let volumes = volumes.filter(|volume| volume.image.is_none());
     for volume in volumes.filter(|volume| which == Which::All || is_data(volume)) {
-        let found = resolve(pod, volume, context).await.map_err(|message| Failure {
-            volume: volume.name.clone(),
-            message,
-        })?;
+        let found = resolve(pod, volume, context)
+            .await
+            .map_err(|message| Failure::of(Step::Mount, &volume.name, message))?;
         let places = match is_data(volume) {
             true => nested::places(pod, &volume.name),
             false => Vec::new(),
@@ -186,10 +225,7 @@ pub async fn set_up(
     for (_, directory, found, _) in &resolved {
         mount_remote(&found.source, directory)
             .await
-            .map_err(|message| Failure {
-                volume: found.name.clone(),
-                message,
-            })?;
+            .map_err(|message| Failure::of(Step::Mount, &found.name, message))?;
     }
     let fs_group = pod.spec().and_then(|spec| spec.security_context.as_ref()?.fs_group);
     let all = move || {
@@ -203,8 +239,11 @@ pub async fn set_up(
                     mounted.insert(volume, at);
                 }
                 Err(message) => {
-                    let volume = found.name;
-                    return Err(Failure { volume, message });
+                    let step = match found.source {
+                        Source::Device { .. } => Step::Map,
+                        _ => Step::Mount,
+                    };
+                    return Err(Failure::of(step, &found.name, message));
                 }
             }
         }
@@ -212,10 +251,7 @@ pub async fn set_up(
     };
     match tokio::task::spawn_blocking(all).await {
         Ok(mounted) => mounted,
-        Err(error) => Err(Failure {
-            volume: String::new(),
-            message: error.to_string(),
-        }),
+        Err(error) => Err(Failure::of(Step::Mount, "", error.to_string())),
     }
 }
 

@@ -1,5 +1,7 @@
 //! From a volume of the spec to what it is to be, data included.
 
+use std::collections::BTreeMap;
+
 use api::quantity::Quantity;
 use client::Client;
 use k8s_openapi::api::core::v1::{
@@ -40,7 +42,7 @@ pub async fn resolve(pod: &Pod, volume: &Volume, context: &Context<'_>) -> Resul
         (None, None) => None,
     };
     if let Some((name, made_for_it, read_only)) = claim {
-        let found = claim::find(pod, &name, made_for_it, context).await?;
+        let found = claim::find(pod, &volume.name, &name, made_for_it, context).await?;
         return Ok(Resolved {
             name: found.volume,
             plugin: found.plugin,
@@ -153,31 +155,43 @@ fn only_page_size(pod: &Pod) -> Result<String, String> {
     }
 }
 
-pub(super) async fn ceph(source: &CephFSVolumeSource, objects: &Objects) -> Result<Ceph, String> {
+async fn ceph(source: &CephFSVolumeSource, objects: &Objects) -> Result<Ceph, String> {
+    let secret = source.secret_ref.as_ref().filter(|secret| !secret.name.is_empty());
+    let key = match secret {
+        Some(secret) => Some(own_ceph_key(&secret.name, objects).await?),
+        None => None,
+    };
+    Ok(ceph_with(source, key))
+}
+
+/// A Ceph user's key, of a Secret in the pod's namespace.
+pub(super) async fn own_ceph_key(secret: &str, objects: &Objects) -> Result<Key, String> {
+    let data = objects.get(Kind::Secret, secret, false).await?.unwrap_or_default();
+    ceph_key(secret, &data)
+}
+
+/// A Ceph user's key in the data of a Secret, which may have it under any name.
+pub(super) fn ceph_key<V: AsRef<[u8]>>(secret: &str, data: &BTreeMap<String, V>) -> Result<Key, String> {
+    let key = data.get("key").or_else(|| data.values().next());
+    let key = key.ok_or_else(|| format!("secret {secret:?} has no data"))?;
+    Ok(Key::Text(String::from_utf8_lossy(key.as_ref()).trim().to_owned()))
+}
+
+/// The file system with the key of a Secret, or else that of the node's file.
+pub(super) fn ceph_with(source: &CephFSVolumeSource, key: Option<Key>) -> Ceph {
     let text = |field: &Option<String>, default: &str| match field.as_deref() {
         None | Some("") => default.to_owned(),
         Some(text) => text.to_owned(),
     };
     let user = text(&source.user, "admin");
-    let key = match source.secret_ref.as_ref().filter(|secret| !secret.name.is_empty()) {
-        Some(secret) => {
-            let data = objects
-                .get(Kind::Secret, &secret.name, false)
-                .await?
-                .unwrap_or_default();
-            let key = data.get("key").or_else(|| data.values().next());
-            let key = key.ok_or_else(|| format!("secret {:?} has no data", secret.name))?;
-            Key::Text(String::from_utf8_lossy(key).trim().to_owned())
-        }
-        None => Key::File(text(&source.secret_file, &format!("/etc/ceph/{user}.secret")).into()),
-    };
-    Ok(Ceph {
+    let file = || Key::File(text(&source.secret_file, &format!("/etc/ceph/{user}.secret")).into());
+    Ceph {
+        key: key.unwrap_or_else(file),
         monitors: source.monitors.clone(),
         path: text(&source.path, "/"),
         user,
-        key,
         read_only: source.read_only.unwrap_or(false),
-    })
+    }
 }
 
 /// The field of a volume that is set.

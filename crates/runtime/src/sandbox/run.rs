@@ -135,6 +135,7 @@ impl Inner {
                 what: Stage::Tree {
                     source: rootfs.clone(),
                     mapped: false,
+                    spread: None,
                 },
                 target: "rootfs".into(),
             }],

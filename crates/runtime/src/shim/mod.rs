@@ -25,6 +25,7 @@ mod logs;
 mod output;
 pub(crate) mod packet;
 pub(crate) mod protocol;
+mod staging;
 mod start;
 mod trace;
 mod users;

@@ -84,8 +84,8 @@ impl Users {
     }
 }
 
-/// What is mounted for a container whose own users may not: its root, and where its volumes come from. All of it is
-/// in a mount namespace that nobody keeps but the container.
+/// What is mounted for a container beforehand: where its users may not, its root, and where its volumes come from. All
+/// of it is in a mount namespace that nobody keeps but the container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct Staging {
     /// The node's directory of all layers, which appears in the bundle under this name.
@@ -106,9 +106,25 @@ pub(crate) struct Staged {
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Stage {
     /// A tree of the node; its files belong to the pod's users if they are to be mapped.
-    Tree { source: PathBuf, mapped: bool },
+    Tree {
+        source: PathBuf,
+        mapped: bool,
+        /// None: mounts travel both ways between it and the node, as far as the node lets them.
+        #[serde(default)]
+        spread: Option<Spread>,
+    },
     /// An overlay, with mount(8)'s options; names are relative to the bundle.
     Overlay { options: Vec<String> },
+}
+
+/// How mounts travel between the node and a tree of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Spread {
+    /// They do not.
+    Private,
+    /// From the node.
+    Slave,
 }
 
 /// A container to create and start.

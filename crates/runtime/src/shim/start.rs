@@ -20,6 +20,7 @@ use super::launcher::Launcher;
 use super::logs::{LogFile, Origin};
 use super::output::Output;
 use super::protocol::{Failure, FailureKind, Namespaces, Start};
+use super::staging;
 use super::trace;
 use super::users::{self, Held};
 
@@ -137,9 +138,9 @@ pub(super) fn start(
                 .map_err(failure)
         })
     };
-    let mut created = match (&start.staging, held) {
-        (Some(staging), Some(held)) => users::staged(staging, &start.bundle, held, create)?,
-        _ => create()?,
+    let mut created = match &start.staging {
+        Some(staging) => staging::staged(staging, &start.bundle, held, create)?,
+        None => create()?,
     };
     let mut input = streams.input;
     let mut readers = streams.outputs;

@@ -89,6 +89,13 @@ pub(crate) struct Request<'a> {
     pub users: Option<&'a PodUsers>,
 }
 
+impl Request<'_> {
+    /// The directory in which the container's root is, and all that belongs to it.
+    fn bundle(&self) -> &Path {
+        self.files.rootfs.parent().unwrap_or(Path::new("/"))
+    }
+}
+
 /// The users of a pod that are not the node's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodUsers {
@@ -183,7 +190,7 @@ pub(crate) fn spec(request: &Request<'_>) -> Result<Specified, SpecError> {
             let (mounts, staging) = staging::stage(mounts, request, users)?;
             (mounts, Some(staging))
         }
-        None => (mounts, None),
+        None => staging::spread(mounts, request)?,
     };
     let mut spec = SpecBuilder::default()
         .version("1.0.2")

@@ -184,19 +184,19 @@ fn volume(wish: &CriMount, pod: Option<&PodUsers>) -> Result<Mount, SpecError> {
     )
 }
 
-/// How mounts travel between the container and the node. libcontainer has one answer for a whole container, so the
-/// widest wish of its mounts is the container's.
+/// How far mounts travel between the container and the node in any of its volumes.
+pub(super) fn widest(config: &ContainerConfig) -> MountPropagation {
+    let wishes = config.mounts.iter().map(|mount| mount.propagation());
+    wishes.max().unwrap_or(MountPropagation::PropagationPrivate)
+}
+
+/// The same for libcontainer, which has one answer for a whole container; volumes that want less are seen to before.
 pub(super) fn propagation(config: &ContainerConfig) -> &'static str {
-    config
-        .mounts
-        .iter()
-        .map(|mount| match mount.propagation() {
-            MountPropagation::PropagationPrivate => (0, "private"),
-            MountPropagation::PropagationHostToContainer => (1, "slave"),
-            MountPropagation::PropagationBidirectional => (2, "shared"),
-        })
-        .max()
-        .map_or("private", |(_, name)| name)
+    match widest(config) {
+        MountPropagation::PropagationPrivate => "private",
+        MountPropagation::PropagationHostToContainer => "slave",
+        MountPropagation::PropagationBidirectional => "shared",
+    }
 }
 
 pub(super) fn bind(source: &Path, target: &Path, options: &[&str]) -> Result<Mount, SpecError> {

@@ -1,13 +1,15 @@
-//! What of a container's mounts is mounted beforehand, by the shim, when the container's own users may not: its root, and everything of the
-//! node's. In the specification each becomes a bind of what stands ready in the bundle then.
+//! What of a container's mounts is mounted beforehand, by the shim: when the container's own users may not, its root and everything of the
+//! node's; when mounts are to travel differently in its volumes, these. In the specification each becomes a bind of what stands ready in the
+//! bundle then.
 
 use std::path::{Path, PathBuf};
 
+use cri::v1::MountPropagation;
 use oci_spec::runtime::Mount;
 
-use super::mounts::{bind, rebound};
+use super::mounts::{bind, rebound, widest};
 use super::{PodUsers, Request, SpecError};
-use crate::shim::protocol::{Stage, Staged, Staging};
+use crate::shim::protocol::{Spread, Stage, Staged, Staging};
 
 /// Where the bundle has the node's layers as the pod's users may see them.
 pub(crate) const LAYERS: &str = "layers";
@@ -18,7 +20,7 @@ pub(super) fn stage(
     request: &Request<'_>,
     pod: &PodUsers,
 ) -> Result<(Vec<Mount>, Staging), SpecError> {
-    let bundle = request.files.rootfs.parent().unwrap_or(Path::new("/"));
+    let bundle = request.bundle();
     let mut staging = Staging {
         layers: Some((pod.layers.clone(), LAYERS.into())),
         mounts: Vec::new(),
@@ -45,6 +47,7 @@ pub(super) fn stage(
                 // What the runtime makes for the pod is its users' from the start.
                 mapped: wish.is_some_and(|wish| wish.image.is_some() || !wish.uid_mappings.is_empty()),
                 source,
+                spread: None,
             },
             _ => {
                 left.push(mount);
@@ -61,4 +64,38 @@ pub(super) fn stage(
         staging.mounts.push(Staged { what, target });
     }
     Ok((left, staging))
+}
+
+/// Where the container's volumes differ in how mounts travel between them and the node, each is made as it wants beforehand: libcontainer
+/// has one answer for all of a container's mounts.
+pub(super) fn spread(mounts: Vec<Mount>, request: &Request<'_>) -> Result<(Vec<Mount>, Option<Staging>), SpecError> {
+    let (bundle, widest) = (request.bundle(), widest(request.config));
+    let wishes = &request.config.mounts;
+    if wishes.iter().all(|wish| wish.propagation() == widest) {
+        return Ok((mounts, None));
+    }
+    let mut staging = Staging::default();
+    let mut left = Vec::new();
+    for (index, mount) in mounts.into_iter().enumerate() {
+        let wish = wishes
+            .iter()
+            .find(|wish| Path::new(&wish.container_path) == mount.destination() && wish.image.is_none());
+        let Some(wish) = wish else {
+            left.push(mount);
+            continue;
+        };
+        let target = Path::new(MOUNTS).join(index.to_string());
+        left.push(rebound(&mount, &bundle.join(&target))?);
+        let what = Stage::Tree {
+            source: mount.source().clone().unwrap_or_default(),
+            mapped: false,
+            spread: match wish.propagation() {
+                MountPropagation::PropagationPrivate => Some(Spread::Private),
+                MountPropagation::PropagationHostToContainer => Some(Spread::Slave),
+                MountPropagation::PropagationBidirectional => None,
+            },
+        };
+        staging.mounts.push(Staged { what, target });
+    }
+    Ok((left, Some(staging)))
 }

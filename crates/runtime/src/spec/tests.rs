@@ -13,7 +13,7 @@ use cri::v1::{
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccompAction};
 
 use super::*;
-use crate::shim::protocol::Stage;
+use crate::shim::protocol::{Spread, Stage};
 
 struct Case {
     config: ContainerConfig,
@@ -389,6 +389,7 @@ fn a_pods_own_users_find_everything_in_the_bundle() {
     let tree = |source: &str, mapped| Stage::Tree {
         source: source.into(),
         mapped,
+        spread: None,
     };
     let root = Stage::Overlay {
         options: strings(&["lowerdir=0:1", "upperdir=upper", "workdir=work", "volatile"]),
@@ -515,6 +516,47 @@ fn propagation_is_the_widest_wish() {
             })
             .collect();
         assert_eq!(case.linux().rootfs_propagation().as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn volumes_that_want_less_than_others_are_seen_to_before() {
+    use MountPropagation::*;
+    let mut case = Case::new();
+    let volume = |at: &str, propagation: MountPropagation| Mount {
+        host_path: format!("/host{at}"),
+        container_path: at.into(),
+        propagation: propagation.into(),
+        ..Default::default()
+    };
+    case.config.mounts = vec![
+        volume("/a", PropagationBidirectional),
+        volume("/b", PropagationBidirectional),
+    ];
+    assert_eq!(case.specified().unwrap().staging, None, "libcontainer can do that");
+    case.config.mounts[1] = volume("/b", PropagationPrivate);
+    case.config.mounts.push(volume("/c", PropagationHostToContainer));
+    let staging = case.specified().unwrap().staging.unwrap();
+    assert_eq!(staging.layers, None);
+    let mounts = case.mounts();
+    let expected = [("/a", None), ("/b", Some(Spread::Private)), ("/c", Some(Spread::Slave))];
+    assert_eq!(staging.mounts.len(), expected.len());
+    for (staged, (at, spread)) in staging.mounts.iter().zip(expected) {
+        let source = format!("/host{at}").into();
+        assert_eq!(
+            staged.what,
+            Stage::Tree {
+                source,
+                mapped: false,
+                spread
+            }
+        );
+        let mount = mounts.iter().find(|(found, ..)| found == at).unwrap();
+        assert_eq!(
+            Path::new(&mount.1),
+            Path::new("/c").join(&staged.target),
+            "a bind of what stands ready"
+        );
     }
 }
 
