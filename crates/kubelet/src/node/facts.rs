@@ -109,11 +109,12 @@ impl Machine {
         })
     }
 
-    /// What pods can use.
+    /// What pods can use. Memory in huge pages is asked for by its own name.
     pub fn allocatable(&self) -> Capacity {
+        let in_pages: i64 = self.hugepages.values().sum();
         Capacity {
             cpu_millis: self.cpus * 1000,
-            memory: (self.memory - self.reserved[0]).max(0),
+            memory: (self.memory - self.reserved[0] - in_pages).max(0),
             ephemeral_storage: (self.disk - self.reserved[1]).max(0),
         }
     }

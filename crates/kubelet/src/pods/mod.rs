@@ -28,6 +28,7 @@ pub mod node_state;
 pub mod observed;
 pub mod plan;
 pub mod pod;
+mod preempt;
 pub mod resize;
 mod start;
 pub mod status;
@@ -238,7 +239,7 @@ impl Pods {
         };
         let pods = self.clone();
         tokio::spawn(async move {
-            let employ = || Worker::new(pods.context.clone(), mailbox.clone(), view.clone()).run();
+            let employ = || Worker::new(pods.clone(), mailbox.clone(), view.clone()).run();
             let broke = |why: &str, pause| pods.tell_broken(&pod, why, pause);
             // Whoever wants the pod gone need not wait.
             let hurry = || {
