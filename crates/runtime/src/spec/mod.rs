@@ -126,8 +126,6 @@ pub(crate) enum SpecError {
     NotMapped(u32, u32),
     #[error("CDI device {0:?}: the built-in runtime has no Container Device Interface")]
     Cdi(String),
-    #[error("hugepage limit of {0}: the machine has no hugetlb cgroup controller")]
-    Hugepages(String),
     #[error("the specification cannot be put together: {0}")]
     Build(String),
 }
