@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::cgroup::NodeLimits;
 use crate::eviction::thresholds::{Signal, Threshold};
 use crate::field::Capacity;
 
@@ -39,6 +40,8 @@ pub struct Machine {
     pub cpus: i64,
     /// Bytes.
     pub memory: i64,
+    /// Processes that there may be; 0 where the kernel does not say.
+    pub pids: i64,
     /// Bytes of the file system of the kubelet's directory.
     pub disk: i64,
     /// What hard evictions keep free of memory and disk, in bytes.
@@ -89,6 +92,7 @@ impl Machine {
         Ok(Self {
             cpus: online(&read("/sys/devices/system/cpu/online")?),
             memory,
+            pids: most_processes(),
             disk,
             reserved: [
                 kept(Signal::MemoryAvailable, memory),
@@ -107,6 +111,15 @@ impl Machine {
                 ..Default::default()
             },
         })
+    }
+
+    /// What the cgroup of all pods is limited to: as upstream's, without what evictions keep free.
+    pub fn limits(&self) -> NodeLimits {
+        NodeLimits {
+            cpu_millis: self.cpus * 1000,
+            memory: self.memory,
+            pids: self.pids,
+        }
     }
 
     /// What pods can use. Memory in huge pages is asked for by its own name.
@@ -141,6 +154,12 @@ impl Machine {
             list(allocatable.memory, allocatable.ephemeral_storage),
         ]
     }
+}
+
+fn most_processes() -> i64 {
+    let most = |file: &str| read_or_empty(file).parse::<i64>().ok();
+    let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].map(most);
+    limits.into_iter().flatten().min().unwrap_or(0)
 }
 
 /// Bytes with the largest binary suffix that divides them.

@@ -358,7 +358,7 @@ impl Worker {
             image_user: image.user.clone(),
             env,
             mounts,
-            memory_capacity: self.context.capacity.memory,
+            memory_capacity: self.context.memory_capacity,
             users,
             seccomp_profiles: self.context.config.seccomp_dir(),
             unified: self.context.cgroups.unified(),
