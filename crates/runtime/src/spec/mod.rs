@@ -85,6 +85,8 @@ pub(crate) struct Request<'a> {
     pub devices: &'a [(LinuxDevice, String)],
     /// The text of the seccomp profile, when it is a file's.
     pub seccomp_profile: Option<&'a str>,
+    /// The AppArmor profile that it runs under, which is loaded.
+    pub app_armor: Option<&'a str>,
     /// The pod's own users, when it has some.
     pub users: Option<&'a PodUsers>,
 }
@@ -116,10 +118,6 @@ pub(crate) enum SpecError {
     UnknownCapability(String),
     #[error("seccomp profile {path:?} cannot be used: {reason}")]
     Seccomp { path: String, reason: String },
-    #[error(
-        "AppArmor profile {0:?} cannot be used: Podium does not load profiles of its own, name one that is loaded on the node"
-    )]
-    AppArmor(String),
     #[error("mount at {0:?}: its users must be mapped as the pod's are")]
     IdMappedMount(String),
     #[error("user {0} or group {1} is none of the pod's user namespace")]

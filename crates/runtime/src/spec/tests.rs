@@ -22,6 +22,7 @@ struct Case {
     host: Host,
     pid_of: Option<i32>,
     profile: Option<String>,
+    app_armor: Option<&'static str>,
     devices: Vec<(LinuxDevice, String)>,
     volumes: Vec<ImageVolume>,
     users: Option<PodUsers>,
@@ -60,6 +61,7 @@ impl Case {
             },
             pid_of: None,
             profile: None,
+            app_armor: None,
             devices: Vec::new(),
             volumes: Vec::new(),
             users: None,
@@ -99,6 +101,7 @@ impl Case {
             pid_of: self.pid_of,
             devices: &self.devices,
             seccomp_profile: self.profile.as_deref(),
+            app_armor: self.app_armor,
             users: self.users.as_ref(),
         })
     }
@@ -314,6 +317,14 @@ fn the_score_is_one_that_may_be_given() {
         });
         assert_eq!(case.process().oom_score_adj(), Some(expected));
     }
+}
+
+#[test]
+fn the_profile_is_the_processes() {
+    let mut case = Case::new();
+    assert_eq!(case.process().apparmor_profile(), &None);
+    case.app_armor = Some("own");
+    assert_eq!(case.process().apparmor_profile().as_deref(), Some("own"));
 }
 
 #[test]
