@@ -8,6 +8,7 @@ mod mounts;
 mod process;
 mod resources;
 mod seccomp;
+mod selinux;
 mod staging;
 mod user;
 
@@ -49,6 +50,8 @@ pub(crate) struct Host {
     pub capabilities: caps::CapsHashSet,
     /// Pods can have users of their own.
     pub user_namespaces: bool,
+    /// SELinux is on.
+    pub selinux: bool,
 }
 
 impl Host {
@@ -156,7 +159,8 @@ pub(crate) fn spec(request: &Request<'_>) -> Result<Specified, SpecError> {
         .set_cgroups_path(Some(request.cgroup.to_owned()))
         .set_resources(Some(resources::of_container(request, &context)?))
         .set_devices(resources::devices(request))
-        .set_rootfs_propagation(Some(mounts::propagation(request.config).to_owned()));
+        .set_rootfs_propagation(Some(mounts::propagation(request.config).to_owned()))
+        .set_mount_label(selinux::labels(&context, request.host).mounts);
     let (masked, readonly) = if context.privileged {
         (Vec::new(), Vec::new())
     } else {

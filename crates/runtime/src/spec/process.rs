@@ -7,7 +7,7 @@ use cri::v1::{ContainerConfig, LinuxContainerSecurityContext};
 use oci_spec::runtime::{Process, User};
 
 use super::user::identity;
-use super::{Host, Image, Request, SpecError, capabilities};
+use super::{Host, Image, Request, SpecError, capabilities, selinux};
 use crate::shim::protocol::Users;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,6 +34,7 @@ pub(super) fn process(request: &Request<'_>, context: &LinuxContainerSecurityCon
         .set_rlimits(None)
         .set_oom_score_adj(oom_score(request))
         .set_apparmor_profile(request.app_armor.map(str::to_owned))
+        .set_selinux_label(selinux::labels(context, request.host).process)
         // libcontainer takes any value, `false` too, for a wish to load the filter when it is too late for a process
         // that gave its capabilities up.
         .set_no_new_privileges((context.no_new_privs && !context.privileged).then_some(true));

@@ -8,7 +8,7 @@ use caps::Capability;
 use cri::v1::{
     Capability as CriCapability, ContainerConfig, HugepageLimit, IdMapping, ImageSpec, Int64Value, KeyValue,
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
-    NamespaceMode, NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, security_profile,
+    NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile,
 };
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccompAction};
 
@@ -317,6 +317,36 @@ fn the_score_is_one_that_may_be_given() {
         });
         assert_eq!(case.process().oom_score_adj(), Some(expected));
     }
+}
+
+#[test]
+fn labels_are_for_machines_that_have_them() {
+    let mut case = Case::new();
+    let labels = |case: &Case| {
+        (
+            case.process().selinux_label().clone(),
+            case.linux().mount_label().clone(),
+        )
+    };
+    case.host.selinux = true;
+    assert_eq!(labels(&case), (None, None), "nobody asks");
+    case.context().selinux_options = Some(SeLinuxOption {
+        r#type: "spc_t".into(),
+        level: "s0:c1,c2".into(),
+        ..Default::default()
+    });
+    assert_eq!(
+        labels(&case),
+        (
+            Some("system_u:system_r:spc_t:s0:c1,c2".into()),
+            Some("system_u:object_r:container_file_t:s0:c1,c2".into())
+        )
+    );
+    case.context().privileged = true;
+    assert_eq!(labels(&case).0, None);
+    case.context().privileged = false;
+    case.host.selinux = false;
+    assert_eq!(labels(&case), (None, None), "the kernel has none");
 }
 
 #[test]
