@@ -76,6 +76,22 @@ pub fn kernel_has(file_system: &str) -> bool {
     has
 }
 
+/// Whether this machine's kernel has AppArmor, and what loads a profile.
+///
+/// # Panics
+/// When it has not, where no test is to be left out.
+#[track_caller]
+pub fn has_app_armor() -> bool {
+    let enabled =
+        std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with('Y'));
+    let has = enabled && Command::new("apparmor_parser").arg("--version").output().is_ok();
+    assert!(
+        has || !nothing_is_left_out(),
+        "this machine has no AppArmor, or no apparmor_parser"
+    );
+    has
+}
+
 /// Whether this machine has all that tests can use, so that what is missing is a failure.
 fn nothing_is_left_out() -> bool {
     std::env::var_os("PODIUM_TEST_KERNEL").is_some()

@@ -306,3 +306,48 @@ fn short_memory_takes_pods_in_their_order() {
     cluster.until_warning("node", "EvictionThresholdMet", "Attempting to reclaim pids");
     assert_eq!(cluster.field("critical", "{.status.phase}"), "Running");
 }
+
+#[test]
+fn a_critical_pod_takes_the_place_of_others() {
+    let cluster = Cluster::with(Options {
+        images: &["busybox"],
+        ..Options::default()
+    });
+    let cpus = cluster
+        .kubectl(&["get", "node", "node", "-o", "jsonpath={.status.allocatable.cpu}"])
+        .ok();
+    let millis = cpus.parse::<u64>().expect("whole CPUs") * 1000;
+    let asks = |cpu: u64| format!(", resources: {{requests: {{cpu: {cpu}m}}}}");
+    cluster.create(&pod("large", "sleep 1000", "", &asks(millis - 400)));
+    cluster.create(&pod("small", "sleep 1000", "", &asks(300)));
+    cluster.create(&pod("none", "sleep 1000", "", ""));
+    for name in ["large", "small", "none"] {
+        cluster.wait_ready(name);
+    }
+    // Past the scheduler, which would have others go itself.
+    let urgent = ", nodeName: node, priorityClassName: system-node-critical";
+    cluster.create(&pod("urgent", "sleep 1000", urgent, &asks(350)));
+    cluster.wait_ready("urgent");
+    cluster.until(
+        "small",
+        "{.status.phase} {.status.reason} {.status.message}",
+        "Failed Preempting Preempted in order to admit critical pod",
+    );
+    let condition = "{.status.conditions[?(@.type==\"DisruptionTarget\")]";
+    assert_eq!(
+        cluster.field("small", &format!("{condition}.status}} {condition}.reason}}")),
+        "True TerminationByKubelet"
+    );
+    cluster.until_event("small", "Preempted in order to admit critical pod");
+    for name in ["large", "none", "urgent"] {
+        assert_eq!(cluster.field(name, "{.status.phase}"), "Running", "{name}");
+    }
+    // Other critical pods stay.
+    cluster.create(&pod("too-much", "sleep 1000", urgent, &asks(millis)));
+    cluster.until("too-much", FAILED, "Failed UnexpectedAdmissionError");
+    assert_eq!(
+        cluster.field("too-much", "{.status.message}"),
+        "Pod was rejected: Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to \
+         preempt: no set of running pods found to reclaim resources: [(res: cpu, q: 350), ]"
+    );
+}

@@ -620,3 +620,81 @@ fn a_pod_may_have_users_of_its_own() {
     cluster.wait_ready("again");
     assert_eq!(first(&cluster, "again"), 65536);
 }
+
+/// A profile that is loaded until it is dropped.
+struct Profile(String);
+
+impl Profile {
+    fn load(name: &str) -> Self {
+        let text = format!(
+            "profile {name} flags=(attach_disconnected,mediate_deleted) {{ file, network, capability, signal, }}\n"
+        );
+        run(Command::new("apparmor_parser").arg("--replace"), &text).ok();
+        Self(text)
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        let _ = run(Command::new("apparmor_parser").arg("--remove"), &self.0);
+    }
+}
+
+#[test]
+fn app_armor_profiles_are_what_containers_run_under() {
+    if !tests::has_app_armor() {
+        return;
+    }
+    let cluster = Cluster::with(Options {
+        images: &["busybox"],
+        ..Options::default()
+    });
+    let _own = Profile::load("podium-test-own");
+    let container = |name: &str, profile: &str| {
+        format!(
+            "{{name: {name}, image: 'localhost/busybox:1', command: [sleep, '1000'], securityContext: {{appArmorProfile: {{{profile}}}, \
+             capabilities: {{add: [SYS_ADMIN]}}}}}}"
+        )
+    };
+    let containers = [
+        container("default", "type: RuntimeDefault"),
+        container("none", "type: Unconfined"),
+        container("own", "type: Localhost, localhostProfile: podium-test-own"),
+    ];
+    let pod = |name: &str, containers: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 1, containers: [{containers}]}}}}\n---\n"
+        )
+    };
+    let lost = container("c", "type: Localhost, localhostProfile: podium-test-lost");
+    cluster.create(&(pod("confined", &containers.join(", ")) + &pod("lost", &lost)));
+
+    cluster.wait_ready("confined");
+    let mounts = "mkdir /m && mount -t tmpfs none /m 2>/dev/null && echo mounts || echo does not";
+    for (container, profile, mounted) in [
+        ("default", "podium-default (enforce)", "does not"),
+        ("none", "unconfined", "mounts"),
+        ("own", "podium-test-own (enforce)", "does not"),
+    ] {
+        let script = format!("cat /proc/1/attr/current /proc/self/attr/current; {mounts}");
+        let said = cluster
+            .kubectl(&["exec", "confined", "-c", container, "--", "sh", "-c", &script])
+            .ok();
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            words(&said),
+            words(&format!("{profile} {profile} {mounted}")),
+            "{container}: {said}"
+        );
+    }
+
+    cluster.until(
+        "lost",
+        "{.status.containerStatuses[0].state.waiting.reason}",
+        "CreateContainerError",
+    );
+    let said = cluster.field("lost", "{.status.containerStatuses[0].state.waiting.message}");
+    assert!(said.ends_with("apparmor profile not found podium-test-lost"), "{said}");
+    let _lost = Profile::load("podium-test-lost");
+    cluster.wait_ready("lost");
+}

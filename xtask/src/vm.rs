@@ -38,6 +38,8 @@ const ROOT_PACKAGES: &[&str] = &[
     // mount(8), with the helper that NFS wants.
     "mount",
     "nfs-common",
+    // What loads the profiles of containers.
+    "apparmor",
     // The storage cluster that a test starts.
     "ceph-base",
     "ceph-common",
@@ -60,6 +62,7 @@ const TESTS: &[(&str, &str)] = &[
     ("node_and_pod", "pod_of_two_containers"),
     ("cgroups", ""),
     ("pods", "volumes_probes_and_hooks"),
+    ("security", "app_armor"),
     ("storage", "an_nfs_server"),
     ("storage", "a_ceph_file_system"),
 ];
@@ -188,6 +191,7 @@ const INIT_HEAD: &str = "#!/bin/sh
 export PATH=/usr/bin:/usr/sbin HOME=/root PODIUM_TARGET=/target PODIUM_TEST_PATIENCE=300 PODIUM_TEST_KERNEL=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
+mount -t securityfs security /sys/kernel/security
 mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts

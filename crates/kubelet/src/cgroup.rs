@@ -2,6 +2,10 @@
 //!
 //! The runtime puts each container into a cgroup of its own below its pod's. The kubelet makes the pod's, with the limits of the whole
 //! pod, and takes it away when the pod is gone.
+//!
+//! The cgroups above them weigh the classes against each other: all BestEffort pods share what a single one would get, and the Burstable ones
+//! what they ask for together. `/kubepods` has what the node can give. Where several nodes share a machine they share these cgroups too, and
+//! the weight of the class is that of the node whose pods changed last.
 
 use std::fs;
 use std::io;
@@ -24,6 +28,28 @@ pub struct Cgroups {
     unified: bool,
     /// How many processes a pod may have.
     pids: Option<i64>,
+    /// What all pods may have.
+    node: NodeLimits,
+}
+
+/// What all pods of a node may have together.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeLimits {
+    /// Thousandths of a CPU.
+    pub cpu_millis: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Processes; 0 is no limit.
+    pub pids: i64,
+}
+
+/// What a cgroup is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Upper {
+    cgroup: &'static str,
+    cpu_shares: i64,
+    /// Bytes and processes, where they are limited.
+    limits: Option<(i64, i64)>,
 }
 
 /// A cgroup that could not be made, set or removed.
@@ -37,9 +63,10 @@ pub struct CgroupError {
 
 impl Cgroups {
     /// Finds out what is mounted at `root`, usually `/sys/fs/cgroup`; `pids` is how many processes a pod may have there.
-    pub fn at(root: &Path, pids: Option<i64>) -> Self {
+    pub fn at(root: &Path, pids: Option<i64>, node: NodeLimits) -> Self {
         Self {
             pids,
+            node,
             root: root.to_owned(),
             unified: root.join("cgroup.controllers").exists(),
         }
@@ -62,8 +89,44 @@ impl Cgroups {
         real.map(|entry| entry.path().join(below)).collect()
     }
 
-    /// Makes the cgroup of a pod with its limits.
-    pub fn create(&self, pod: &Pod) -> Result<(), CgroupError> {
+    /// Makes sure of the cgroups above those of pods, with their weights and limits; Burstable pods ask for so many thousandths of a CPU.
+    pub fn weigh_classes(&self, burstable_millis: i64) -> Result<(), CgroupError> {
+        uppers(self.node, burstable_millis)
+            .iter()
+            .try_for_each(|upper| self.set_upper(upper))
+    }
+
+    fn set_upper(&self, upper: &Upper) -> Result<(), CgroupError> {
+        let below = upper.cgroup.trim_start_matches('/');
+        if self.unified {
+            let directory = self.root.join(below);
+            self.create_unified(&directory)?;
+            return set(&directory, upper_v2(upper));
+        }
+        for controller in ["cpu", "memory", "pids"] {
+            let hierarchy = self.root.join(controller);
+            if !hierarchy.is_dir() {
+                continue;
+            }
+            let directory = hierarchy.join(below);
+            fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+            set(&directory, upper_v1(controller, upper))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the cgroup of a pod with its limits; `burstable_millis` as [above](Self::weigh_classes), should the class have none yet.
+    pub fn create(&self, pod: &Pod, burstable_millis: i64) -> Result<(), CgroupError> {
+        let class = resources::class_cgroup(api::pod::stored_qos_class(pod));
+        // A node that left the machine may have taken it away.
+        let hierarchy = if self.unified {
+            self.root.clone()
+        } else {
+            self.root.join("cpu")
+        };
+        if !hierarchy.join(class.trim_start_matches('/')).is_dir() {
+            self.weigh_classes(burstable_millis)?;
+        }
         self.limit(pod, resources::pod(pod))
     }
 
@@ -89,13 +152,6 @@ impl Cgroups {
                 continue;
             }
             set(&directory, v1(controller, limits, self.pids))?;
-            if qos == Qos::BestEffort && controller == "cpu" {
-                // Pods that asked for nothing share what a single one would get.
-                set(
-                    &hierarchy.join(resources::class_cgroup(qos).trim_start_matches('/')),
-                    vec![("cpu.shares", "2".into())],
-                )?;
-            }
         }
         Ok(())
     }
@@ -207,11 +263,45 @@ fn v2(limits: PodLimits, pids: Option<i64>) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Version 1 counts shares from 2 to 262,144, version 2 weights from 1 to 10,000, and 1,024 shares are 100. The curve through these
-/// points is the one that container runtimes agreed on, so that pods and containers are weighed alike.
+/// The cgroups above those of pods, from the outermost in.
+fn uppers(node: NodeLimits, burstable_millis: i64) -> [Upper; 3] {
+    let class = |qos, millis| Upper {
+        cgroup: resources::class_cgroup(qos),
+        cpu_shares: resources::shares(millis),
+        limits: None,
+    };
+    [
+        Upper {
+            limits: Some((node.memory, node.pids)),
+            // Guaranteed pods are right below it.
+            ..class(Qos::Guaranteed, node.cpu_millis)
+        },
+        class(Qos::Burstable, burstable_millis),
+        class(Qos::BestEffort, 0),
+    ]
+}
+
+fn upper_v1(controller: &str, upper: &Upper) -> Vec<(&'static str, String)> {
+    match (controller, upper.limits) {
+        ("cpu", _) => vec![("cpu.shares", upper.cpu_shares.to_string())],
+        ("memory", Some((memory, _))) => vec![("memory.limit_in_bytes", memory.to_string())],
+        ("pids", Some((_, pids))) => vec![("pids.max", maximum(pids))],
+        _ => Vec::new(),
+    }
+}
+
+fn upper_v2(upper: &Upper) -> Vec<(&'static str, String)> {
+    let mut files = vec![("cpu.weight", weight(upper.cpu_shares).to_string())];
+    if let Some((memory, pids)) = upper.limits {
+        files.extend([("memory.max", maximum(memory)), ("pids.max", maximum(pids))]);
+    }
+    files
+}
+
+/// Version 1 counts shares from 2 to 262,144, version 2 weights from 1 to 10,000. Upstream's kubelet converts the one to the other linearly
+/// for what it makes itself, down to the pods; runtimes have a curve for containers, which only compete with those of their own pod.
 fn weight(shares: i64) -> i64 {
-    let log = (shares.clamp(2, 262_144) as f64).log2();
-    10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as i64
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
 #[cfg(test)]
@@ -221,7 +311,41 @@ mod tests {
 
     #[test]
     fn weights_follow_shares() {
-        assert_eq!([2, 1024, 262_144].map(weight), [1, 100, 10_000]);
+        assert_eq!(
+            [0, 2, 1024, 8192, 262_144, 1 << 20].map(weight),
+            [1, 1, 39, 313, 10_000, 10_000]
+        );
+    }
+
+    const NODE: NodeLimits = NodeLimits {
+        cpu_millis: 8000,
+        memory: 1 << 30,
+        pids: 1000,
+    };
+
+    #[test]
+    fn classes_are_weighed_against_each_other() {
+        for (millis, shares) in [(0, 2), (350, 358)] {
+            let [node, burstable, best_effort] = uppers(NODE, millis);
+            assert_eq!(upper_v1("cpu", &node), [("cpu.shares", "8192".to_owned())]);
+            assert_eq!(upper_v1("cpu", &burstable), [("cpu.shares", shares.to_string())]);
+            assert_eq!(upper_v1("cpu", &best_effort), [("cpu.shares", "2".to_owned())]);
+            assert_eq!(
+                upper_v1("memory", &node),
+                [("memory.limit_in_bytes", (1 << 30).to_string())]
+            );
+            assert_eq!(upper_v1("pids", &node), [("pids.max", "1000".to_owned())]);
+            assert!(upper_v1("memory", &burstable).is_empty());
+            assert_eq!(
+                upper_v2(&node),
+                [
+                    ("cpu.weight", "313".to_owned()),
+                    ("memory.max", (1 << 30).to_string()),
+                    ("pids.max", "1000".to_owned())
+                ]
+            );
+            assert_eq!(upper_v2(&best_effort), [("cpu.weight", "1".to_owned())]);
+        }
     }
 
     #[test]
@@ -257,7 +381,7 @@ mod tests {
         for hierarchy in ["cpu", "memory", "pids"] {
             fs::create_dir_all(dir.path().join(hierarchy).join("kubepods/burstable/podu-1/container")).unwrap();
         }
-        let cgroups = Cgroups::at(dir.path(), None);
+        let cgroups = Cgroups::at(dir.path(), None, NODE);
         assert!(!cgroups.unified());
         cgroups.remove("u-1").unwrap();
         for hierarchy in ["cpu", "memory", "pids"] {

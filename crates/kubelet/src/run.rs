@@ -22,7 +22,7 @@ use crate::log_rotation;
 use crate::metrics::Metrics;
 use crate::node::{self, facts};
 use crate::pods::admission::Kernel;
-use crate::pods::ledger::Ledger;
+use crate::pods::ledger::{Amount, Ledger};
 use crate::pods::users::Ranges;
 use crate::pods::{Context, Pods};
 use crate::reports::Reports;
@@ -95,6 +95,7 @@ impl Kubelet {
         let informers = Informers::new(client.clone());
         let events = Events::new(client.clone(), "kubelet", Some(&config.node_name));
         let pids_limit = Some(config.configuration.pod_pids_limit).filter(|limit| *limit > 0);
+        let [_, allocatable] = machine.resources(config.configuration.max_pods);
         let context = Arc::new(Context {
             client: client.clone(),
             informers: informers.clone(),
@@ -105,9 +106,10 @@ impl Kubelet {
             services: informers.all::<Service>(),
             node: node::informer(&informers, &config),
             registers: node::registers(&config, &machine),
-            cgroups: Cgroups::at(Path::new(CGROUPS), pids_limit),
+            cgroups: Cgroups::at(Path::new(CGROUPS), pids_limit, machine.limits()),
             capacity: machine.allocatable(),
-            ledger: Ledger::new(machine.allocatable()),
+            memory_capacity: machine.memory,
+            ledger: Ledger::new(Amount::listed(&allocatable)),
             users: Ranges::default(),
             host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
             // A node without one resolves nothing, and so do its pods.

@@ -53,6 +53,7 @@ pub(crate) fn read() -> Host {
         capabilities,
         user_namespaces: fs::read_to_string("/proc/sys/user/max_user_namespaces")
             .is_ok_and(|most| most.trim().parse::<u64>().is_ok_and(|most| most > 0)),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! containers stand on, [`PodNetwork`] is the door to whoever connects pods, [`Sessions`] the streams of exec,
 //! attach and port-forward. [`Config`] shows where everything is kept.
 
+mod apparmor;
 mod client;
 mod config;
 mod container;

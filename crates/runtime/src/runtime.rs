@@ -14,6 +14,7 @@ use nix::fcntl::Flock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
+use crate::apparmor::AppArmor;
 use crate::client::{News, ShimClient, Zygote};
 use crate::config::{Config, Layout};
 use crate::images::Images;
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub images: Images,
     pub zygote: Zygote,
     pub host: Host,
+    pub app_armor: Arc<AppArmor>,
     pub sandboxes: RwLock<BTreeMap<String, Arc<Sandbox>>>,
     pub containers: RwLock<BTreeMap<String, Arc<Container>>>,
     pub events: broadcast::Sender<ContainerEventResponse>,
@@ -176,6 +178,7 @@ impl Inner {
             network,
             images,
             host: host::read(),
+            app_armor: Arc::new(AppArmor::look()),
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
             events: broadcast::Sender::new(EVENTS),

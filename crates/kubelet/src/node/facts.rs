@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::cgroup::NodeLimits;
 use crate::eviction::thresholds::{Signal, Threshold};
 use crate::field::Capacity;
 
@@ -39,6 +40,8 @@ pub struct Machine {
     pub cpus: i64,
     /// Bytes.
     pub memory: i64,
+    /// Processes that there may be; 0 where the kernel does not say.
+    pub pids: i64,
     /// Bytes of the file system of the kubelet's directory.
     pub disk: i64,
     /// What the kubelet's configuration reserves for others than pods.
@@ -91,6 +94,7 @@ impl Machine {
         Ok(Self {
             cpus: online(&read("/sys/devices/system/cpu/online")?),
             memory,
+            pids: most_processes(),
             disk,
             system,
             reserved: [
@@ -112,11 +116,21 @@ impl Machine {
         })
     }
 
-    /// What pods can use.
+    /// What the cgroup of all pods is limited to: as upstream's, it includes what evictions keep free.
+    pub fn limits(&self) -> NodeLimits {
+        NodeLimits {
+            cpu_millis: (self.cpus * 1000 - self.system.cpu_millis).max(0),
+            memory: (self.memory - self.system.memory).max(0),
+            pids: self.pids,
+        }
+    }
+
+    /// What pods can use. Memory in huge pages is asked for by its own name.
     pub fn allocatable(&self) -> Capacity {
+        let in_pages: i64 = self.hugepages.values().sum();
         Capacity {
             cpu_millis: (self.cpus * 1000 - self.system.cpu_millis).max(0),
-            memory: (self.memory - self.reserved[0] - self.system.memory).max(0),
+            memory: (self.memory - self.reserved[0] - self.system.memory - in_pages).max(0),
             ephemeral_storage: (self.disk - self.reserved[1] - self.system.ephemeral_storage).max(0),
         }
     }
@@ -151,6 +165,12 @@ fn cpus(millis: i64) -> Quantity {
         0 => Quantity((millis / 1000).to_string()),
         _ => Quantity(format!("{millis}m")),
     }
+}
+
+fn most_processes() -> i64 {
+    let most = |file: &str| read_or_empty(file).parse::<i64>().ok();
+    let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].map(most);
+    limits.into_iter().flatten().min().unwrap_or(0)
 }
 
 /// Bytes with the largest binary suffix that divides them.

@@ -142,7 +142,8 @@ impl Worker {
         self.set_up_volumes()
             .await
             .map_err(|failure| (failure.reason(), failure.to_string()))?;
-        self.context.cgroups.create(&self.pod).map_err(|error| {
+        let burstable = *self.context.ledger.burstable().borrow();
+        self.context.cgroups.create(&self.pod, burstable).map_err(|error| {
             (
                 "FailedCreatePodContainer",
                 format!("unable to ensure pod container exists: {error}"),

@@ -63,6 +63,8 @@ pub struct Kernel {
     pub app_armor: bool,
     /// SELinux is on.
     pub selinux: bool,
+    /// Control groups limit huge pages.
+    pub huge_pages: bool,
 }
 
 impl Kernel {
@@ -72,6 +74,9 @@ impl Kernel {
         Self {
             app_armor: enabled.is_ok_and(|text| text.starts_with('Y')),
             selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+            huge_pages: std::path::Path::new("/sys/fs/cgroup/hugetlb").exists()
+                || std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+                    .is_ok_and(|all| all.contains("hugetlb")),
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Context {
     pub cgroups: Cgroups,
     /// What the node can give.
     pub capacity: Capacity,
+    /// Bytes that the machine has, given away or not.
+    pub memory_capacity: i64,
     /// Who holds how much of it.
     pub ledger: Ledger,
     /// The users of pods that are not to be the node's.

@@ -3,48 +3,86 @@
 //! Those that wait are served when another pod gives something back: the higher priority first, then the better class, then who has
 //! waited longest. Nothing is tried again by the clock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
-use api::pod::HostPort;
+use api::pod::{HostPort, Qos};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 
 use super::admission::Refusal;
 use super::mailbox::Mailbox;
 use super::pod::PodExt;
-use crate::field::Capacity;
 
-/// An amount of the node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Amount {
-    /// Thousandths of a CPU.
-    pub cpu_millis: i64,
-    /// Bytes.
-    pub memory: i64,
-}
+const CPU: &str = "cpu";
+const MEMORY: &str = "memory";
+/// The resource that every pod wants one of.
+pub const PODS: &str = "pods";
+/// The resources that are looked at first.
+const FIRST: [&str; 3] = [CPU, MEMORY, "ephemeral-storage"];
+
+/// Amounts of the node by the names of resources: thousandths of a CPU, and whole units of everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Amount(BTreeMap<String, i64>);
 
 impl Amount {
     /// What the pod's spec asks for.
     pub fn of(pod: &Pod) -> Self {
-        let requests = api::pod::requests(pod);
-        Self {
-            cpu_millis: requests.get("cpu").map_or(0, |cpu| cpu.millis()),
-            memory: requests.get("memory").map_or(0, |memory| memory.value()),
-        }
+        let requests = api::pod::requests(pod).into_iter();
+        Self(requests.map(|(name, amount)| counted(name, amount)).collect())
     }
 
-    fn most(self, other: Self) -> Self {
-        Self {
-            cpu_millis: self.cpu_millis.max(other.cpu_millis),
-            memory: self.memory.max(other.memory),
+    /// What an object's list says.
+    pub fn listed(list: &BTreeMap<String, Written>) -> Self {
+        let read = |(name, written): (&String, &Written)| {
+            let amount = api::quantity::Quantity::of(written).ok()?;
+            Some(counted(name.clone(), amount))
+        };
+        Self(list.iter().filter_map(read).collect())
+    }
+
+    /// How much of a resource this is.
+    pub fn get(&self, resource: &str) -> i64 {
+        self.0.get(resource).copied().unwrap_or(0)
+    }
+
+    /// The same with more resources.
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Those of the resources that a node has from its devices.
+    pub fn extended(mut self) -> Self {
+        self.0.retain(|name, _| is_extended(name));
+        self
+    }
+
+    fn most(mut self, other: &Self) -> Self {
+        for (name, amount) in &other.0 {
+            let own = self.0.entry(name.clone()).or_insert(*amount);
+            *own = (*own).max(*amount);
         }
+        self
     }
 }
 
+fn counted(name: String, amount: api::quantity::Quantity) -> (String, i64) {
+    let units = if name == CPU { amount.millis() } else { amount.value() };
+    (name, units)
+}
+
+/// Whether a resource is none that every node knows of.
+fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/")
+}
+
 /// What a pod wants to hold, and what makes it go before others.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ask {
     /// All of what it would hold.
     pub wants: Amount,
@@ -57,43 +95,71 @@ pub struct Ask {
 }
 
 /// A pod that comes to the node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bid {
     /// What it is to hold.
     pub wants: Amount,
+    /// Its class.
+    pub class: Qos,
     /// The node's ports that it takes.
     pub ports: Vec<HostPort>,
-    /// Whether it gets what it wants though there is not enough.
+    /// Whether others have to go for it if there is not enough.
     pub critical: bool,
     /// Why it is not one for the node, whatever is free there.
     pub misplaced: Option<Refusal>,
+    /// The extended resources that the node has now.
+    pub extended: Amount,
 }
 
 /// What a node has too little of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Lack {
+pub struct Lack {
     /// Such as `cpu`.
-    resource: &'static str,
-    /// Upstream's words for it.
-    message: String,
+    pub resource: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
 }
 
 impl Lack {
-    fn of(resource: &'static str, requested: i64, used: i64, capacity: i64) -> Self {
-        let message = format!(
-            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-        );
-        Self { resource, message }
+    /// How much is missing.
+    pub fn missing(&self) -> i64 {
+        self.requested - (self.capacity - self.used)
     }
 }
 
-impl From<Lack> for Refusal {
-    fn from(lack: Lack) -> Self {
+/// Upstream's words for it.
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            resource,
+            requested,
+            used,
+            capacity,
+        } = self;
+        write!(
+            f,
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        )
+    }
+}
+
+impl From<&Lack> for Refusal {
+    fn from(lack: &Lack) -> Self {
         Self {
             reason: format!("OutOf{}", lack.resource),
-            message: lack.message,
+            message: lack.to_string(),
         }
     }
+}
+
+/// Why a pod that comes does not get in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// It cannot run here.
+    Refused(Refusal),
+    /// It is critical, and would get in if others went.
+    Crowded(Vec<Lack>),
 }
 
 /// What comes of asking.
@@ -107,9 +173,15 @@ pub enum Verdict {
     Infeasible(String),
 }
 
+#[derive(Debug, Default)]
+struct Holding {
+    amount: Amount,
+    burstable: bool,
+}
+
 #[derive(Default)]
 struct Book {
-    held: HashMap<String, Amount>,
+    held: HashMap<String, Holding>,
     ports: HashMap<String, Vec<HostPort>>,
     waiting: HashMap<String, (Ask, Arc<Mailbox>)>,
 }
@@ -122,56 +194,67 @@ impl Book {
         taken.any(|taken| ports.iter().any(|port| port.conflicts(taken)))
     }
 
-    /// The resource of which there is not enough.
-    fn lacks(&self, uid: &str, wants: Amount, capacity: Capacity) -> Option<Lack> {
-        let others = || {
-            self.held
-                .iter()
-                .filter(|(other, _)| *other != uid)
-                .map(|(_, amount)| *amount)
+    /// The resources of which there is not enough, in upstream's order. An extended resource that the node does not know is the cluster's, and
+    /// not counted here.
+    fn lacks(&self, uid: &str, wants: &Amount, capacity: &Amount) -> Vec<Lack> {
+        let wanted = wants.0.keys().map(String::as_str);
+        let others = wanted.filter(|name| !FIRST.contains(name));
+        let order = FIRST.into_iter().chain(others);
+        let counted = order.filter(|name| !is_extended(name) || capacity.0.contains_key(*name));
+        let lack = |resource: &str| {
+            let others = self.held.iter().filter(|(other, _)| *other != uid);
+            let lack = Lack {
+                resource: resource.to_owned(),
+                requested: wants.get(resource),
+                used: others.map(|(_, held)| held.amount.get(resource)).sum(),
+                capacity: capacity.get(resource),
+            };
+            (lack.requested > 0 && lack.missing() > 0).then_some(lack)
         };
-        let cpu = others().map(|amount| amount.cpu_millis).sum::<i64>();
-        let memory = others().map(|amount| amount.memory).sum::<i64>();
-        [
-            ("cpu", wants.cpu_millis, cpu, capacity.cpu_millis),
-            ("memory", wants.memory, memory, capacity.memory),
-        ]
-        .into_iter()
-        .find(|(_, wanted, used, capacity)| *wanted > 0 && *wanted > capacity - used)
-        .map(|(resource, wanted, used, capacity)| Lack::of(resource, wanted, used, capacity))
+        counted.filter_map(lack).collect()
     }
 
-    fn give(&mut self, uid: &str, amount: Amount, ports: Vec<HostPort>) {
-        self.held.insert(uid.to_owned(), amount);
+    /// Whether there are as many pods as may be.
+    fn is_full(&self, uid: &str, capacity: &Amount) -> Option<Lack> {
+        let others = self.held.keys().filter(|other| *other != uid).count();
+        let lack = Lack {
+            resource: PODS.to_owned(),
+            requested: 1,
+            used: i64::try_from(others).unwrap_or(i64::MAX),
+            capacity: capacity.get(PODS),
+        };
+        (lack.missing() > 0).then_some(lack)
+    }
+
+    fn give(&mut self, uid: &str, amount: Amount, class: Qos, ports: Vec<HostPort>) {
+        let burstable = class == Qos::Burstable;
+        self.held.insert(uid.to_owned(), Holding { amount, burstable });
         if !ports.is_empty() {
             self.ports.insert(uid.to_owned(), ports);
         }
     }
 
-    fn ask(&mut self, uid: &str, ask: Ask, capacity: Capacity) -> Verdict {
-        let wants = ask.wants;
+    fn ask(&mut self, uid: &str, ask: &Ask, capacity: &Amount) -> Verdict {
         // Upstream speaks of memory first here.
-        for (resource, wanted, capacity) in [
-            ("memory", wants.memory, capacity.memory),
-            ("cpu", wants.cpu_millis, capacity.cpu_millis),
-        ] {
+        for resource in [MEMORY, CPU] {
+            let (wanted, capacity) = (ask.wants.get(resource), capacity.get(resource));
             if wanted > capacity {
                 return Verdict::Infeasible(format!(
                     "Node didn't have enough capacity: {resource}, requested: {wanted}, capacity: {capacity}"
                 ));
             }
         }
-        if let Some(lack) = self.lacks(uid, wants, capacity) {
-            return Verdict::Deferred(lack.message);
+        if let Some(lack) = self.lacks(uid, &ask.wants, capacity).first() {
+            return Verdict::Deferred(lack.to_string());
         }
         // Until it is in force, what the pod had counts too.
-        let before = self.held.get(uid).copied().unwrap_or_default();
-        self.held.insert(uid.to_owned(), before.most(wants));
+        let held = self.held.entry(uid.to_owned()).or_default();
+        held.amount = std::mem::take(&mut held.amount).most(&ask.wants);
         Verdict::Granted
     }
 
     /// Grants what has become possible, and answers who is to hear of it.
-    fn serve(&mut self, capacity: Capacity) -> Vec<Arc<Mailbox>> {
+    fn serve(&mut self, capacity: &Amount) -> Vec<Arc<Mailbox>> {
         let mut order: Vec<String> = self.waiting.keys().cloned().collect();
         order.sort_by_key(|uid| {
             let ask = &self.waiting[uid].0;
@@ -182,7 +265,7 @@ impl Book {
             let Some((ask, _)) = self.waiting.get(&uid) else {
                 continue;
             };
-            if self.ask(&uid, *ask, capacity) == Verdict::Granted {
+            if self.ask(&uid, &ask.clone(), capacity) == Verdict::Granted {
                 served.extend(self.waiting.remove(&uid).map(|(_, mailbox)| mailbox));
             }
         }
@@ -192,70 +275,96 @@ impl Book {
 
 /// The node's ledger.
 pub struct Ledger {
-    capacity: Capacity,
+    capacity: Amount,
     book: Mutex<Book>,
+    /// Told when a pod does not hold anything any more.
+    released: Notify,
+    burstable: watch::Sender<i64>,
 }
 
 impl Ledger {
-    /// Nobody holds anything yet.
-    pub fn new(capacity: Capacity) -> Self {
+    /// Nobody holds anything yet. `capacity` has the number of pods too.
+    pub fn new(capacity: Amount) -> Self {
         Self {
             capacity,
             book: Mutex::default(),
+            released: Notify::new(),
+            burstable: watch::Sender::default(),
         }
     }
 
-    /// A pod that is new here holds this from now on, if it is to be had: no more than `most` pods hold anything.
-    pub fn admit(&self, uid: &str, bid: Bid, most: u32) -> Result<(), Refusal> {
+    /// Changes the book, and tells who follows it.
+    fn write<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
         let mut book = self.book.lock();
-        let (others, most) = (
-            book.held.keys().filter(|other| *other != uid).count() as i64,
-            i64::from(most),
-        );
-        if !bid.critical {
-            if others >= most {
-                return Err(Lack::of("pods", 1, others, most).into());
+        let outcome = change(&mut book);
+        let burstable = book.held.values().filter(|held| held.burstable);
+        let sum: i64 = burstable.map(|held| held.amount.get(CPU)).sum();
+        self.burstable
+            .send_if_modified(|known| std::mem::replace(known, sum) != sum);
+        outcome
+    }
+
+    /// The thousandths of a CPU that all Burstable pods hold.
+    pub fn burstable(&self) -> watch::Receiver<i64> {
+        self.burstable.subscribe()
+    }
+
+    /// A pod that is new here holds this from now on, if it is to be had.
+    pub fn admit(&self, uid: &str, bid: Bid) -> Result<(), Denial> {
+        let capacity = self.capacity.clone().and(bid.extended);
+        self.write(|book| {
+            let full = book.is_full(uid, &capacity).into_iter();
+            let lacks: Vec<Lack> = full.chain(book.lacks(uid, &bid.wants, &capacity)).collect();
+            if let Some(lack) = lacks.first().filter(|_| !bid.critical) {
+                return Err(Denial::Refused(lack.into()));
             }
-            if let Some(lack) = book.lacks(uid, bid.wants, self.capacity) {
-                return Err(lack.into());
+            if let Some(refusal) = bid.misplaced {
+                return Err(Denial::Refused(refusal));
             }
-        }
-        if let Some(refusal) = bid.misplaced {
-            return Err(refusal);
-        }
-        if book.has_given(uid, &bid.ports) {
-            let why = "node(s) didn't have free ports for the requested pod ports";
-            return Err(Refusal::predicate("NodePorts", why));
-        }
-        book.give(uid, bid.wants, bid.ports);
-        Ok(())
+            if book.has_given(uid, &bid.ports) {
+                let why = "node(s) didn't have free ports for the requested pod ports";
+                return Err(Denial::Refused(Refusal::predicate("NodePorts", why)));
+            }
+            if !lacks.is_empty() {
+                return Err(Denial::Crowded(lacks));
+            }
+            book.give(uid, bid.wants, bid.class, bid.ports);
+            Ok(())
+        })
     }
 
     /// A pod that is here already holds what it has.
     pub fn take_in(&self, pod: &Pod) {
-        let ports = api::pod::host_ports(pod);
-        self.book.lock().give(pod.uid(), Amount::of(pod), ports);
+        let (class, ports) = (api::pod::stored_qos_class(pod), api::pod::host_ports(pod));
+        self.write(|book| book.give(pod.uid(), Amount::of(pod), class, ports));
+    }
+
+    /// Whether a pod holds anything.
+    pub fn has(&self, uid: &str) -> bool {
+        self.book.lock().held.contains_key(uid)
     }
 
     /// A pod holds this, and no more.
     pub fn hold(&self, uid: &str, amount: Amount) {
-        let mut book = self.book.lock();
-        let before = book.held.insert(uid.to_owned(), amount);
-        let freed = before.is_some_and(|before| before.most(amount) != amount);
-        let served = if freed { book.serve(self.capacity) } else { Vec::new() };
-        drop(book);
+        let served = self.write(|book| {
+            let held = book.held.entry(uid.to_owned()).or_default();
+            let before = std::mem::replace(&mut held.amount, amount.clone());
+            let freed = before.most(&amount) != amount;
+            if freed { book.serve(&self.capacity) } else { Vec::new() }
+        });
         served.iter().for_each(|mailbox| mailbox.wake());
     }
 
     /// A pod wants to hold something else. Where it has to wait, its mailbox is woken when it need not any more, and it asks again.
     pub fn ask(&self, uid: &str, ask: Ask, mailbox: &Arc<Mailbox>) -> Verdict {
-        let mut book = self.book.lock();
-        book.waiting.remove(uid);
-        let verdict = book.ask(uid, ask, self.capacity);
-        if matches!(verdict, Verdict::Deferred(_)) {
-            book.waiting.insert(uid.to_owned(), (ask, mailbox.clone()));
-        }
-        verdict
+        self.write(|book| {
+            book.waiting.remove(uid);
+            let verdict = book.ask(uid, &ask, &self.capacity);
+            if matches!(verdict, Verdict::Deferred(_)) {
+                book.waiting.insert(uid.to_owned(), (ask, mailbox.clone()));
+            }
+            verdict
+        })
     }
 
     /// A pod wants nothing any more but what it holds.
@@ -265,188 +374,31 @@ impl Ledger {
 
     /// A pod holds nothing any more.
     pub fn release(&self, uid: &str) {
-        let mut book = self.book.lock();
-        book.waiting.remove(uid);
-        book.ports.remove(uid);
-        let served = match book.held.remove(uid) {
-            Some(_) => book.serve(self.capacity),
-            None => Vec::new(),
-        };
-        drop(book);
+        let served = self.write(|book| {
+            book.waiting.remove(uid);
+            book.ports.remove(uid);
+            match book.held.remove(uid) {
+                Some(_) => book.serve(&self.capacity),
+                None => Vec::new(),
+            }
+        });
         served.iter().for_each(|mailbox| mailbox.wake());
+        self.released.notify_waiters();
+    }
+
+    /// Resolves when none of these pods holds anything any more.
+    pub async fn released(&self, uids: &[&str]) {
+        loop {
+            // Made before looking, so that no release is missed.
+            let next = self.released.notified();
+            if !uids.iter().any(|uid| self.has(uid)) {
+                return;
+            }
+            next.await;
+        }
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
-mod tests {
-    use super::*;
-
-    const CAPACITY: Capacity = Capacity {
-        cpu_millis: 4000,
-        memory: 1000,
-        ephemeral_storage: 0,
-    };
-
-    fn amount(cpu_millis: i64, memory: i64) -> Amount {
-        Amount { cpu_millis, memory }
-    }
-
-    fn ask(cpu_millis: i64, priority: i32, since: i64) -> Ask {
-        Ask {
-            wants: amount(cpu_millis, 10),
-            priority,
-            guaranteed: false,
-            since: Timestamp::from_second(since).unwrap_or_default(),
-        }
-    }
-
-    #[test]
-    fn what_is_granted() {
-        let ledger = Ledger::new(CAPACITY);
-        let mailbox = Arc::new(Mailbox::new(Arc::default(), false));
-        ledger.hold("a", amount(1000, 10));
-        ledger.hold("b", amount(2000, 500));
-        let wants = |cpu, memory| {
-            let asked = Ask {
-                wants: amount(cpu, memory),
-                ..ask(0, 0, 0)
-            };
-            ledger.ask("a", asked, &mailbox)
-        };
-        assert_eq!(wants(2000, 10), Verdict::Granted);
-        assert_eq!(
-            wants(3000, 10),
-            Verdict::Deferred(
-                "Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000".into()
-            )
-        );
-        assert_eq!(
-            wants(1000, 600),
-            Verdict::Deferred(
-                "Node didn't have enough resource: memory, requested: 600, used: 500, capacity: 1000".into()
-            )
-        );
-        assert_eq!(
-            wants(8000, 10),
-            Verdict::Infeasible("Node didn't have enough capacity: cpu, requested: 8000, capacity: 4000".into())
-        );
-    }
-
-    #[test]
-    fn who_comes_is_admitted_while_there_is_room() {
-        let ledger = Ledger::new(CAPACITY);
-        let admit = |uid: &str, wants, most| {
-            let bid = Bid {
-                wants,
-                ..Bid::default()
-            };
-            ledger.admit(uid, bid, most)
-        };
-        let lack = |resource, numbers: &str| {
-            Err(Refusal {
-                reason: format!("OutOf{resource}"),
-                message: format!("Node didn't have enough resource: {resource}, {numbers}"),
-            })
-        };
-        assert_eq!(admit("a", amount(3000, 10), 3), Ok(()));
-        assert_eq!(
-            admit("b", amount(1500, 10), 3),
-            lack("cpu", "requested: 1500, used: 3000, capacity: 4000")
-        );
-        assert_eq!(
-            admit("b", amount(0, 991), 3),
-            lack("memory", "requested: 991, used: 10, capacity: 1000")
-        );
-        assert_eq!(admit("b", amount(1000, 990), 3), Ok(()));
-        assert_eq!(admit("c", amount(0, 0), 3), Ok(()), "what wants nothing always fits");
-        assert_eq!(
-            admit("d", amount(0, 0), 3),
-            lack("pods", "requested: 1, used: 3, capacity: 3")
-        );
-        ledger.release("a");
-        assert_eq!(admit("d", amount(3000, 0), 3), Ok(()));
-    }
-
-    #[test]
-    fn a_port_is_one_pods() {
-        let ledger = Ledger::new(CAPACITY);
-        let bid = |port, critical, wants| Bid {
-            wants,
-            ports: vec![HostPort {
-                ip: String::new(),
-                protocol: "TCP".into(),
-                port,
-            }],
-            critical,
-            misplaced: None,
-        };
-        let refused = |result: Result<(), Refusal>| result.err().map(|refusal| refusal.reason);
-        let (little, much) = (amount(1, 1), amount(9000, 1));
-        assert_eq!(refused(ledger.admit("a", bid(80, false, little), 9)), None);
-        assert_eq!(refused(ledger.admit("a", bid(80, false, little), 9)), None, "its own");
-        let taken = ledger.admit("b", bid(80, false, little), 9).unwrap_err();
-        assert_eq!(
-            taken.message,
-            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
-        );
-        assert_eq!(
-            refused(ledger.admit("b", bid(80, true, much), 9)).as_deref(),
-            Some("NodePorts")
-        );
-        assert_eq!(
-            refused(ledger.admit("b", bid(80, false, much), 9)).as_deref(),
-            Some("OutOfcpu")
-        );
-        assert_eq!(
-            refused(ledger.admit("b", bid(81, true, much), 9)),
-            None,
-            "it is critical"
-        );
-        ledger.release("a");
-        assert_eq!(refused(ledger.admit("c", bid(80, true, little), 9)), None);
-        let bid = Bid {
-            misplaced: Some(Refusal::predicate("NodeAffinity", "x")),
-            ..bid(80, true, little)
-        };
-        assert_eq!(refused(ledger.admit("d", bid, 9)).as_deref(), Some("NodeAffinity"));
-    }
-
-    #[test]
-    fn who_waits_is_served_in_turn() {
-        let ledger = Ledger::new(CAPACITY);
-        let mailbox = Arc::new(Mailbox::new(Arc::default(), false));
-        for (uid, held) in [("full", 3000), ("low", 100), ("old", 100), ("high", 100)] {
-            ledger.hold(uid, amount(held, 0));
-        }
-        for (uid, priority, since) in [("low", 0, 5), ("old", 0, 1), ("high", 9, 9)] {
-            assert!(matches!(
-                ledger.ask(uid, ask(2000, priority, since), &mailbox),
-                Verdict::Deferred(_)
-            ));
-        }
-        let held = |uid: &str| ledger.book.lock().held[uid].cpu_millis;
-        ledger.release("full");
-        // Two of three would be 4,000, but the third holds its 100 still.
-        assert_eq!(["high", "old", "low"].map(held), [2000, 100, 100]);
-        ledger.hold("high", amount(1000, 0));
-        assert_eq!(["high", "old", "low"].map(held), [1000, 2000, 100]);
-        ledger.withdraw("low");
-        ledger.release("old");
-        assert_eq!(held("low"), 100, "it does not want it any more");
-    }
-
-    #[test]
-    fn what_a_pod_had_counts_until_the_grant_is_in_force() {
-        let ledger = Ledger::new(CAPACITY);
-        let mailbox = Arc::new(Mailbox::new(Arc::default(), false));
-        ledger.hold("a", amount(3000, 0));
-        assert_eq!(ledger.ask("a", ask(1000, 0, 0), &mailbox), Verdict::Granted);
-        assert!(matches!(
-            ledger.ask("b", ask(2000, 0, 0), &mailbox),
-            Verdict::Deferred(_)
-        ));
-        ledger.hold("a", amount(1000, 0));
-        assert_eq!(ledger.book.lock().held["b"].cpu_millis, 2000);
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

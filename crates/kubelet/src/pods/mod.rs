@@ -28,6 +28,7 @@ pub mod node_state;
 pub mod observed;
 pub mod plan;
 pub mod pod;
+mod preempt;
 pub mod resize;
 mod start;
 pub mod status;
@@ -142,7 +143,13 @@ impl Pods {
             informer.synced().await;
             self.end_orphans(&informer).await;
         };
-        tokio::join!(apply, orphans, self.follow_runtime(), self.relist());
+        tokio::join!(
+            apply,
+            orphans,
+            self.follow_runtime(),
+            self.relist(),
+            self.weigh_classes()
+        );
     }
 
     /// Resolves when every pod that was there at the start has its worker.
@@ -238,7 +245,7 @@ impl Pods {
         };
         let pods = self.clone();
         tokio::spawn(async move {
-            let employ = || Worker::new(pods.context.clone(), mailbox.clone(), view.clone()).run();
+            let employ = || Worker::new(pods.clone(), mailbox.clone(), view.clone()).run();
             let broke = |why: &str, pause| pods.tell_broken(&pod, why, pause);
             // Whoever wants the pod gone need not wait.
             let hurry = || {
@@ -396,6 +403,20 @@ impl Pods {
 
     fn wake_all(&self) {
         self.workers.lock().values().for_each(|worker| worker.mailbox.wake());
+    }
+
+    /// Keeps the weights of the pods' classes as the pods come and go.
+    async fn weigh_classes(&self) {
+        let mut burstable = self.context.ledger.burstable();
+        let cgroups = &self.context.cgroups;
+        loop {
+            let millis = *burstable.borrow_and_update();
+            if let Err(error) = cgroups.weigh_classes(millis) {
+                warn!(%error, "the weights of the pods' classes could not be set");
+            }
+            // The sender lives in `self`, so that waiting cannot fail.
+            let _ = burstable.changed().await;
+        }
     }
 
     async fn relist(&self) {

@@ -445,7 +445,7 @@ impl Worker {
                 &pod,
                 container,
                 role,
-                self.context.capacity.memory,
+                self.context.memory_capacity,
                 self.context.cgroups.unified(),
             );
             let request = UpdateContainerResourcesRequest {

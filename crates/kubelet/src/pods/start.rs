@@ -360,7 +360,7 @@ impl Worker {
             env,
             mounts,
             devices: volumes::devices(container, &volumes).map_err(refused)?,
-            memory_capacity: self.context.capacity.memory,
+            memory_capacity: self.context.memory_capacity,
             users,
             seccomp: self.context.config.seccomp(),
             unified: self.context.cgroups.unified(),

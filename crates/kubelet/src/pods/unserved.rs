@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::admission::{self, Kernel};
 use super::pod::PodExt;
+use crate::cri_config::resources;
 
 /// What is told of each such field.
 pub fn messages(pod: &Pod, kernel: Kernel) -> Vec<String> {
@@ -17,6 +18,9 @@ pub fn messages(pod: &Pod, kernel: Kernel) -> Vec<String> {
     }
     if !kernel.selinux && asks_for_selinux(pod) {
         messages.push("seLinuxOptions has no effect: SELinux is not enabled on the host".into());
+    }
+    if !kernel.huge_pages && !resources::pod_hugepages(pod).is_empty() {
+        messages.push("limits of huge pages have no effect: the host has no hugetlb cgroup controller".into());
     }
     messages
 }
@@ -65,7 +69,7 @@ mod tests {
     #[test]
     fn each_field_is_named() {
         let pod = serde_json::from_value(json!({"spec": {"resourceClaims": [{"name": "r"}], "schedulingGroup": {"podGroupName": "g"}, "containers": [
-            {"name": "a", "securityContext": {"seLinuxOptions": {"level": "s0"}}}, {"name": "b", "resources": {"claims": []}},
+            {"name": "a", "securityContext": {"seLinuxOptions": {"level": "s0"}}}, {"name": "b", "resources": {"claims": [], "limits": {"hugepages-2Mi": "2Mi"}}},
         ], "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}}))
         .unwrap();
         let unserved = |field: &str| format!("{field} is not served by this build and has no effect");
@@ -77,11 +81,13 @@ mod tests {
                 unserved("spec.resourceClaims"),
                 "appArmorProfile has no effect: AppArmor is not enabled on the host".into(),
                 "seLinuxOptions has no effect: SELinux is not enabled on the host".into(),
+                "limits of huge pages have no effect: the host has no hugetlb cgroup controller".into(),
             ]
         );
         let confining = Kernel {
             app_armor: true,
             selinux: true,
+            huge_pages: true,
         };
         assert_eq!(messages(&pod, confining).len(), 3);
     }

@@ -22,7 +22,7 @@ use super::resize::{Resize, is_taken_in};
 use super::start::{CONFIG_ERROR, image_owner};
 use super::status::{self, Facts};
 use super::writer::{Wanted, Writer};
-use super::{View, admission, conditions, node_state, unserved};
+use super::{Pods, View, admission, conditions, node_state, unserved};
 use crate::cri_config::sandbox;
 use crate::field::Addresses;
 use crate::objects::Objects;
@@ -42,6 +42,8 @@ const EVICTION_GRACE: i64 = 1;
 
 pub(super) struct Worker {
     pub(super) context: Arc<Context>,
+    /// All pods of the node.
+    pub(super) pods: Pods,
     pub(super) mailbox: Arc<Mailbox>,
     /// The pod with the resources that it was granted, and the status that the kubelet knows.
     pub(super) pod: Arc<Pod>,
@@ -73,7 +75,8 @@ pub(super) struct Worker {
 
 impl Worker {
     /// A worker that knows what stands; its mail finds it.
-    pub(super) fn new(context: Arc<Context>, mailbox: Arc<Mailbox>, view: watch::Sender<View>) -> Self {
+    pub(super) fn new(pods: Pods, mailbox: Arc<Mailbox>, view: watch::Sender<View>) -> Self {
+        let context = pods.context.clone();
         let Standing { pod, gone, mirror } = mailbox.standing();
         let mut memory = Memory::of(&pod);
         let kept = Allocation::load(&context.config.pod_dir(pod.uid()));
@@ -85,6 +88,7 @@ impl Worker {
             refresh_failures: 0,
             writer: Writer::start(context.client.clone()),
             context,
+            pods,
             mailbox,
             seen: pod.clone(),
             seen_changed: false,
@@ -121,7 +125,9 @@ impl Worker {
             }
             let mut now = Timestamp::now();
             self.judge(now).await;
-            self.enter().await;
+            if !self.enter().await {
+                continue;
+            }
             self.negotiate(now);
             let plan = plan::plan(&self.pod, self.gone, &self.observed, &self.memory, now);
             if plan.ended {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use cri::v1::security_profile::ProfileType;
 use cri::v1::{
-    ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, Mount, NamespaceMode,
-    PodSandboxConfig,
+    ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse,
+    LinuxContainerSecurityContext, Mount, NamespaceMode, PodSandboxConfig,
 };
 use cri::{Error, Result};
 use oci_spec::image::ImageConfiguration;
@@ -22,14 +22,16 @@ use crate::shim::protocol::Confinement;
 use crate::spec::{self, Accounts, Image, PodUsers};
 use crate::{host, pod_files, rootfs, signal, users, working_dir};
 
-/// What a container sees of images.
-struct Roots {
+/// What a container has before its bundle is made.
+struct Findings {
     /// Its own image's layers, the lowest first.
     layers: Vec<PathBuf>,
     /// What it has mounted of others.
     volumes: Vec<Part>,
     /// The volumes that its own declares.
     declared: Vec<Mount>,
+    /// What it runs under.
+    app_armor: Option<String>,
 }
 
 impl Inner {
@@ -59,12 +61,13 @@ impl Inner {
             .resolve_soon(&asked)
             .await?
             .ok_or_else(|| Error::not_found(format!("failed to resolve image {asked:?}: not found")))?;
+        let context = spec::security_context(&config);
+        let app_armor = self.app_armor_profile(context.clone()).await?;
         let id = new_id();
         let image = self.images.hold(&image.id, &id)?;
         let said = image_said(&image.config);
         let layers = self.images.layers(&image.id)?;
         let accounts = rootfs::accounts(&layers);
-        let context = spec::security_context(&config);
         let identity = spec::identity(&context, &said.user, &accounts).map_err(|err| self.refused(&err))?;
         let volumes = self.hold_image_volumes(&id, &config).await?;
         let record = ContainerRecord {
@@ -90,12 +93,13 @@ impl Inner {
             .and_then(|config| config.volumes().clone());
         let prepared = async {
             let declared = self.declare_volumes(declared, &record, &sandbox, &layers).await?;
-            let roots = Roots {
+            let found = Findings {
                 layers,
                 volumes,
                 declared,
+                app_armor,
             };
-            self.prepare(record, &sandbox, &dir, &roots, &said, &accounts)
+            self.prepare(record, &sandbox, &dir, &found, &said, &accounts)
         };
         match prepared.await {
             Ok(container) => {
@@ -114,6 +118,14 @@ impl Inner {
                 Err(err)
             }
         }
+    }
+
+    async fn app_armor_profile(&self, context: LinuxContainerSecurityContext) -> Result<Option<String>> {
+        let app_armor = self.app_armor.clone();
+        let profile = tokio::task::spawn_blocking(move || app_armor.profile(&context)).await;
+        profile
+            .map_err(|err| Error::unknown(err.to_string()))?
+            .map_err(|err| Error::unknown(format!("failed to generate container spec: {err}")))
     }
 
     /// Makes the volumes of the image's own wish.
@@ -144,20 +156,20 @@ impl Inner {
         mut record: ContainerRecord,
         sandbox: &Arc<Sandbox>,
         dir: &Path,
-        roots: &Roots,
+        found: &Findings,
         image: &Image,
         accounts: &Accounts,
     ) -> Result<Container> {
         let mut config = record.config.0.clone();
-        config.mounts.extend(roots.declared.iter().cloned());
+        config.mounts.extend(found.declared.iter().cloned());
         let config = &config;
         let pod = sandbox.record.lock().config.0.clone();
         record.stop_signal = signal::stop_signal(config.stop_signal(), &image.stop_signal);
         let users = self.users_of(sandbox, &pod)?;
         let users = users.as_ref();
-        let names = rootfs::prepare(dir, &self.layout.writable(&record.id), &roots.layers, users)
+        let names = rootfs::prepare(dir, &self.layout.writable(&record.id), &found.layers, users)
             .map_err(|err| failed("prepare the container's root in", dir, &err))?;
-        let volumes = image_volume::link(dir, &roots.volumes, users)
+        let volumes = image_volume::link(dir, &found.volumes, users)
             .map_err(|err| failed("link the images of volumes in", dir, &err))?;
         make_sources(config)?;
         if let Some(log) = log_path(&pod, config)
@@ -189,12 +201,13 @@ impl Inner {
             pid_of: self.pid_of(sandbox, namespaces.pid(), &namespaces.target_id)?,
             devices: &devices(config, context.privileged)?,
             seccomp_profile: seccomp_profile.as_deref(),
+            app_armor: found.app_armor.as_deref(),
             users,
         })
         .map_err(|err| self.refused(&err))?;
         if let Some(process) = specified.spec.process() {
             let upper = self.layout.writable(&record.id).join("upper");
-            let made = working_dir::make(process.cwd(), &config.mounts, &roots.layers, &upper, users);
+            let made = working_dir::make(process.cwd(), &config.mounts, &found.layers, &upper, users);
             made.map_err(|err| failed("make the working directory", process.cwd(), &err))?;
         }
         record.confinement = specified.confinement;

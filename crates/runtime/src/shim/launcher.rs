@@ -126,8 +126,9 @@ impl Launcher {
             Ok(path) => path,
             Err(reason) => return reason,
         };
-        let entered = self.entry.as_ref().map_or(Ok(()), Entry::enter);
-        match entered.and_then(|()| self.confine()) {
+        // Before the filter, which need not let it.
+        let labelled = label(spec).and_then(|()| self.entry.as_ref().map_or(Ok(()), Entry::enter));
+        match labelled.and_then(|()| self.confine()) {
             Ok(()) => format!("exec {}: {}", path.display(), describe(execute(spec, &path))),
             Err(reason) => reason,
         }
@@ -155,6 +156,19 @@ impl Executor for Launcher {
             unsafe { libc::_exit(255) }
         }
         Err(ExecutorError::Other(failure))
+    }
+}
+
+/// Has the program run under the SELinux label of its specification, which libcontainer only keeps.
+fn label(spec: &Spec) -> Result<(), String> {
+    const NEXT: &str = "/proc/thread-self/attr/exec";
+    match spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.selinux_label().as_ref())
+    {
+        Some(label) => std::fs::write(NEXT, label).map_err(|err| format!("set the label {label:?} in {NEXT}: {err}")),
+        None => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ mod mounts;
 mod process;
 mod resources;
 mod seccomp;
+mod selinux;
 mod staging;
 mod user;
 
@@ -49,6 +50,8 @@ pub(crate) struct Host {
     pub capabilities: caps::CapsHashSet,
     /// Pods can have users of their own.
     pub user_namespaces: bool,
+    /// SELinux is on.
+    pub selinux: bool,
 }
 
 impl Host {
@@ -85,6 +88,8 @@ pub(crate) struct Request<'a> {
     pub devices: &'a [(LinuxDevice, String)],
     /// The text of the seccomp profile, when it is a file's.
     pub seccomp_profile: Option<&'a str>,
+    /// The AppArmor profile that it runs under, which is loaded.
+    pub app_armor: Option<&'a str>,
     /// The pod's own users, when it has some.
     pub users: Option<&'a PodUsers>,
 }
@@ -123,18 +128,12 @@ pub(crate) enum SpecError {
     UnknownCapability(String),
     #[error("seccomp profile {path:?} cannot be used: {reason}")]
     Seccomp { path: String, reason: String },
-    #[error(
-        "AppArmor profile {0:?} cannot be used: Podium does not load profiles of its own, name one that is loaded on the node"
-    )]
-    AppArmor(String),
     #[error("mount at {0:?}: its users must be mapped as the pod's are")]
     IdMappedMount(String),
     #[error("user {0} or group {1} is none of the pod's user namespace")]
     NotMapped(u32, u32),
     #[error("CDI device {0:?}: the built-in runtime has no Container Device Interface")]
     Cdi(String),
-    #[error("hugepage limit of {0}: the machine has no hugetlb cgroup controller")]
-    Hugepages(String),
     #[error("the specification cannot be put together: {0}")]
     Build(String),
 }
@@ -167,7 +166,8 @@ pub(crate) fn spec(request: &Request<'_>) -> Result<Specified, SpecError> {
         .set_cgroups_path(Some(request.cgroup.to_owned()))
         .set_resources(Some(resources::of_container(request, &context)?))
         .set_devices(resources::devices(request))
-        .set_rootfs_propagation(Some(mounts::propagation(request.config).to_owned()));
+        .set_rootfs_propagation(Some(mounts::propagation(request.config).to_owned()))
+        .set_mount_label(selinux::labels(&context, request.host).mounts);
     let (masked, readonly) = if context.privileged {
         (Vec::new(), Vec::new())
     } else {

@@ -7,7 +7,7 @@ use cri::v1::{ContainerConfig, LinuxContainerSecurityContext};
 use oci_spec::runtime::{Process, User};
 
 use super::user::identity;
-use super::{Host, Image, Request, SpecError, capabilities};
+use super::{Host, Image, Request, SpecError, capabilities, selinux};
 use crate::shim::protocol::Users;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,7 +33,8 @@ pub(super) fn process(request: &Request<'_>, context: &LinuxContainerSecurityCon
         .set_capabilities(Some(capabilities::granted(context, request.host)?))
         .set_rlimits(None)
         .set_oom_score_adj(oom_score(request))
-        .set_apparmor_profile(apparmor(context)?)
+        .set_apparmor_profile(request.app_armor.map(str::to_owned))
+        .set_selinux_label(selinux::labels(context, request.host).process)
         // libcontainer takes any value, `false` too, for a wish to load the filter when it is too late for a process
         // that gave its capabilities up.
         .set_no_new_privileges((context.no_new_privs && !context.privileged).then_some(true));
@@ -122,17 +123,4 @@ fn oom_score(request: &Request<'_>) -> Option<i32> {
 fn clamp(score: i64, host: &Host) -> i32 {
     let score = host.oom_score_floor.map_or(score, |floor| score.max(floor));
     score.clamp(-1000, 1000) as i32
-}
-
-fn apparmor(context: &LinuxContainerSecurityContext) -> Result<Option<String>, SpecError> {
-    use cri::v1::security_profile::ProfileType;
-    match &context.apparmor {
-        Some(profile) if !context.privileged && profile.profile_type() == ProfileType::Localhost => {
-            match profile.localhost_ref.as_str() {
-                "" => Err(SpecError::AppArmor(String::new())),
-                name => Ok(Some(name.to_owned())),
-            }
-        }
-        _ => Ok(None),
-    }
 }

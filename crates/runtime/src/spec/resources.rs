@@ -49,12 +49,7 @@ pub(crate) fn resources(wish: &LinuxContainerResources, host: &Host) -> Result<L
         .set_devices(None)
         .set_cpu((cpu != LinuxCpu::default()).then_some(cpu))
         .set_memory((memory != LinuxMemory::default()).then_some(memory));
-    if let Some(limit) = wish.hugepage_limits.iter().find(|limit| limit.limit > 0)
-        && !host.unified()
-        && !host.controllers.iter().any(|name| name == "hugetlb")
-    {
-        return Err(SpecError::Hugepages(limit.page_size.clone()));
-    }
+    // As containerd, whose default is to do without the controller. The pages are the node's to give either way.
     if host.unified() || host.controllers.iter().any(|name| name == "hugetlb") {
         let limits: Vec<LinuxHugepageLimit> = wish
             .hugepage_limits

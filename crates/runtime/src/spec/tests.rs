@@ -8,7 +8,7 @@ use caps::Capability;
 use cri::v1::{
     Capability as CriCapability, ContainerConfig, HugepageLimit, IdMapping, ImageSpec, Int64Value, KeyValue,
     LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation,
-    NamespaceMode, NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, security_profile,
+    NamespaceMode, NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile,
 };
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccompAction};
 
@@ -22,6 +22,7 @@ struct Case {
     host: Host,
     pid_of: Option<i32>,
     profile: Option<String>,
+    app_armor: Option<&'static str>,
     devices: Vec<(LinuxDevice, String)>,
     volumes: Vec<ImageVolume>,
     users: Option<PodUsers>,
@@ -60,6 +61,7 @@ impl Case {
             },
             pid_of: None,
             profile: None,
+            app_armor: None,
             devices: Vec::new(),
             volumes: Vec::new(),
             users: None,
@@ -99,6 +101,7 @@ impl Case {
             pid_of: self.pid_of,
             devices: &self.devices,
             seccomp_profile: self.profile.as_deref(),
+            app_armor: self.app_armor,
             users: self.users.as_ref(),
         })
     }
@@ -314,6 +317,44 @@ fn the_score_is_one_that_may_be_given() {
         });
         assert_eq!(case.process().oom_score_adj(), Some(expected));
     }
+}
+
+#[test]
+fn labels_are_for_machines_that_have_them() {
+    let mut case = Case::new();
+    let labels = |case: &Case| {
+        (
+            case.process().selinux_label().clone(),
+            case.linux().mount_label().clone(),
+        )
+    };
+    case.host.selinux = true;
+    assert_eq!(labels(&case), (None, None), "nobody asks");
+    case.context().selinux_options = Some(SeLinuxOption {
+        r#type: "spc_t".into(),
+        level: "s0:c1,c2".into(),
+        ..Default::default()
+    });
+    assert_eq!(
+        labels(&case),
+        (
+            Some("system_u:system_r:spc_t:s0:c1,c2".into()),
+            Some("system_u:object_r:container_file_t:s0:c1,c2".into())
+        )
+    );
+    case.context().privileged = true;
+    assert_eq!(labels(&case).0, None);
+    case.context().privileged = false;
+    case.host.selinux = false;
+    assert_eq!(labels(&case), (None, None), "the kernel has none");
+}
+
+#[test]
+fn the_profile_is_the_processes() {
+    let mut case = Case::new();
+    assert_eq!(case.process().apparmor_profile(), &None);
+    case.app_armor = Some("own");
+    assert_eq!(case.process().apparmor_profile().as_deref(), Some("own"));
 }
 
 #[test]
@@ -599,7 +640,10 @@ fn limits_are_passed_on() {
         page_size: "2MB".into(),
         limit: 1,
     }];
-    assert_eq!(case.spec().unwrap_err(), SpecError::Hugepages("2MB".into()));
+    let pages = |case: &Case| case.linux().resources().clone().unwrap().hugepage_limits().clone();
+    assert_eq!(pages(&case), None, "the machine has no such controller");
+    case.host.controllers.push("hugetlb".into());
+    assert_eq!(pages(&case).unwrap()[0].page_size(), "2MB");
 }
 
 #[test]
