@@ -1,8 +1,10 @@
 //! CRI from both ends: the built-in runtime's socket, asked by a client of other people's as crictl and critest ask it, and the kubelet on
 //! top of other people's runtime.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
-use tests::{Cluster, Containerd, Options, image, run, target, variant};
+use tests::{Cluster, Containerd, Options, Registry, image, run, target, variant};
 
 const TWO_CONTAINERS: &str = include_str!("../../examples/two-containers.yaml");
 
@@ -137,6 +139,28 @@ fn the_cri_socket_answers_what_crictl_asks() {
     }
     let used = answers["imagefsinfo"]["imageFilesystems"][0]["usedBytes"]["value"].as_str();
     assert!(used.is_some_and(|used| used != "0"), "{}", answers["imagefsinfo"]);
+}
+
+#[test]
+fn the_built_in_runtime_does_what_cri_asks() {
+    let cluster = Cluster::start();
+    let registry = Registry::start(&cluster.netns, 5000, false);
+    registry.push(&cluster.netns, &image("web"), "web", "1");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cri_suite.py");
+    let mut python = cluster.netns.command("python3");
+    python
+        .arg(script)
+        .arg(cluster.run_dir().join("podium.sock"))
+        .arg(format!("{}/web:1", registry.address))
+        .arg("localhost/nginx:1")
+        .env("PYTHONPATH", target().join("tools/cri"));
+    let answers: BTreeMap<String, String> = serde_json::from_str(&run(&mut python, "").ok()).expect("JSON");
+    assert!(answers.len() > 10, "{answers:?}");
+    let failed: Vec<_> = answers.iter().filter(|(_, said)| *said != "ok").collect();
+    for (name, said) in &failed {
+        eprintln!("{name}:\n{said}");
+    }
+    assert!(failed.is_empty(), "{} checks of {} failed", failed.len(), answers.len());
 }
 
 #[test]
