@@ -81,6 +81,15 @@ impl AppArmor {
         }
     }
 
+    /// Whether there is anything to be done for a container.
+    pub(crate) fn is_asked(&self, context: &LinuxContainerSecurityContext) -> bool {
+        match wish(context) {
+            Wish::Nothing => false,
+            Wish::Default => self.enabled,
+            Wish::Named(_) => true,
+        }
+    }
+
     /// The profile for a container, which the kernel has when this returns. It may start a program and wait for it.
     pub(crate) fn profile(&self, context: &LinuxContainerSecurityContext) -> Result<Option<String>, AppArmorError> {
         match wish(context) {
@@ -194,6 +203,8 @@ mod tests {
             loading: Mutex::default(),
         };
         let profile = |kind| without.profile(&asks(kind, "x"));
+        assert!(!without.is_asked(&asks(ProfileType::RuntimeDefault, "")));
+        assert!(without.is_asked(&asks(ProfileType::Localhost, "x")));
         assert_eq!(profile(ProfileType::RuntimeDefault).unwrap(), None);
         assert_eq!(
             profile(ProfileType::Localhost).unwrap_err().to_string(),

@@ -62,7 +62,7 @@ impl Inner {
             .await?
             .ok_or_else(|| Error::not_found(format!("failed to resolve image {asked:?}: not found")))?;
         let context = spec::security_context(&config);
-        let app_armor = self.app_armor_profile(context.clone()).await?;
+        let app_armor = self.app_armor_profile(&context).await?;
         let id = new_id();
         let image = self.images.hold(&image.id, &id)?;
         let said = image_said(&image.config);
@@ -120,8 +120,12 @@ impl Inner {
         }
     }
 
-    async fn app_armor_profile(&self, context: LinuxContainerSecurityContext) -> Result<Option<String>> {
-        let app_armor = self.app_armor.clone();
+    async fn app_armor_profile(&self, context: &LinuxContainerSecurityContext) -> Result<Option<String>> {
+        // Most containers ask for none, and need not wait for another thread.
+        if !self.app_armor.is_asked(context) {
+            return Ok(None);
+        }
+        let (app_armor, context) = (self.app_armor.clone(), context.clone());
         let profile = tokio::task::spawn_blocking(move || app_armor.profile(&context)).await;
         profile
             .map_err(|err| Error::unknown(err.to_string()))?
