@@ -309,10 +309,12 @@ impl ServerFlags {
                     .or(static_pod_path)
                     .unwrap_or_else(|| "/etc/kubernetes/manifests".into()),
             )?,
-            manifest_url: url(
-                "manifest-url",
-                self.manifest_url.or(file.manifest_url).or(static_pod_url),
-            )?,
+            manifest_url: match self.manifest_url.or(file.manifest_url) {
+                Some(given) => Some(url("--manifest-url", given)?),
+                None => static_pod_url
+                    .map(|configured| url("--kubelet-config: staticPodURL", configured))
+                    .transpose()?,
+            },
             manifest_url_headers,
             http_check_frequency,
             container_runtime_endpoint: self.container_runtime_endpoint.or(file.container_runtime_endpoint),
@@ -336,14 +338,12 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("cannot make {} absolute", path.display()))
 }
 
-fn url(flag: &str, value: Option<String>) -> Result<Option<String>> {
-    let whole = |url: &String| {
-        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-        rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-    };
-    match value {
-        Some(value) if !whole(&value) => bail!("--{flag}: {value:?} is not a URL such as https://host/pods.yaml"),
-        value => Ok(value),
+/// `place` is where the value was given.
+fn url(place: &str, value: String) -> Result<String> {
+    let rest = value.strip_prefix("http://").or_else(|| value.strip_prefix("https://"));
+    match rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+        true => Ok(value),
+        false => bail!("{place}: {value:?} is not a URL such as https://host/pods.yaml"),
     }
 }
 
@@ -459,6 +459,14 @@ allowedUnsafeSysctls: [net.core.*]
         assert_eq!(settings.pod_manifest_path, Path::new("/flag"));
         assert_eq!(settings.manifest_url_headers, [pair("d")]);
         assert_eq!(settings.http_check_frequency, Duration::from_secs(3));
+
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("http://host/pods", "host/pods")).unwrap();
+        let refused = flags(&["--kubelet-config", file.to_str().unwrap()]).settings("host");
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "--kubelet-config: staticPodURL: \"host/pods\" is not a URL such as https://host/pods.yaml"
+        );
     }
 
     #[test]
