@@ -231,7 +231,7 @@ pub fn container(
         }
     };
     let (supplemental_groups, policy) = groups(pod);
-    let runtimes = SeccompProfile {
+    let runtime_default = SeccompProfile {
         type_: "RuntimeDefault".into(),
         localhost_profile: None,
     };
@@ -263,7 +263,7 @@ pub fn container(
             own.seccomp_profile
                 .as_ref()
                 .or_else(|| pods?.seccomp_profile.as_ref())
-                .or_else(|| node.default.then_some(&runtimes))
+                .or_else(|| node.default.then_some(&runtime_default))
                 .filter(|_| !privileged),
             &node.profiles,
         )),
