@@ -35,8 +35,9 @@ impl Terminal {
         let pty = openpty(Some(&size), None).expect("a pseudo-terminal");
         // setsid makes the terminal the controlling one, so that a resize sends SIGWINCH.
         let mut with_session = Command::new("setsid");
+        // Who runs the tests in the background without job control has SIGINT ignored by all that they start.
         with_session
-            .args(["--ctty", "--wait"])
+            .args(["--ctty", "--wait", "env", "--default-signal=INT"])
             .arg(command.get_program())
             .args(command.get_args());
         for (key, value) in command.get_envs() {
