@@ -107,24 +107,6 @@ fn the_cri_socket_answers_what_crictl_asks() {
             "{metric}"
         );
     }
-    for (call, code) in [
-        ("groupWithoutUser", "UNKNOWN"),
-        ("writableRecursively", "UNKNOWN"),
-        ("twoRanges", "INVALID_ARGUMENT"),
-        ("rangeWithoutRoot", "INVALID_ARGUMENT"),
-        ("usersOfContainer", "INVALID_ARGUMENT"),
-        ("usersOfTarget", "INVALID_ARGUMENT"),
-        ("execTimeout", "DEADLINE_EXCEEDED"),
-    ] {
-        assert_eq!(answers["refused"][call], code, "{call}");
-    }
-    assert_eq!(
-        answers["updated"],
-        serde_json::json!({"sandbox": true, "memory": "67108864"})
-    );
-    assert_eq!(answers["ownUsers"], "         0       1000     100000\n");
-    assert_eq!(answers["idempotent"], true);
-
     // What came by the images directory is pinned: no kubelet's garbage collection takes it.
     let images = answers["images"].as_array().expect("images");
     assert_eq!(images.len(), 2);
